@@ -1,0 +1,1 @@
+"""JadeVectorDB: a vector database that keeps its word."""

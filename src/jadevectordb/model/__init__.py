@@ -1,0 +1,1 @@
+"""The words of the database: identities, operations, schema, filters, errors, limits. Imports nothing of ours."""

@@ -1,0 +1,73 @@
+"""One error type for everything the world can do to us: a code, a sentence that says what to do, and whether a retry can help.
+
+Bugs are asserted, not raised: a `JadeError` always tells a user something they, or an operator, can act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, for programs. The sentence in the error is for people."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DIMENSION_MISMATCH = "DIMENSION_MISMATCH"
+    INVALID_VECTOR = (
+        "INVALID_VECTOR"  # NaN, Inf, wrong dtype, a zero vector under cosine, values other than 0 and 1 under hamming
+    )
+    INVALID_ID = "INVALID_ID"
+    DUPLICATE_ID = "DUPLICATE_ID"
+    INVALID_METADATA = "INVALID_METADATA"
+    SCHEMA_VIOLATION = "SCHEMA_VIOLATION"
+    INVALID_FILTER = "INVALID_FILTER"
+    UNKNOWN_FIELD = "UNKNOWN_FIELD"
+    UNKNOWN_DATABASE = "UNKNOWN_DATABASE"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    VERSION_CONFLICT = "VERSION_CONFLICT"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    DISK_FULL = "DISK_FULL"
+    READ_ONLY = "READ_ONLY"
+    LOCKED = "LOCKED"
+    FORMAT_TOO_NEW = "FORMAT_TOO_NEW"
+    CORRUPT = "CORRUPT"
+    LOG_TRUNCATED = "LOG_TRUNCATED"  # the entry asked for is no longer kept: load a snapshot
+    IO_ERROR = "IO_ERROR"
+    TIMEOUT = "TIMEOUT"
+    CLOSED = "CLOSED"
+    NOT_INSTALLED = "NOT_INSTALLED"  # an optional extra is missing
+
+
+_RETRYABLE = frozenset({ErrorCode.DISK_FULL, ErrorCode.TIMEOUT, ErrorCode.LOCKED})
+
+
+class JadeError(Exception):
+    """An error a caller can act on.
+
+    code: for programs. message: one or two sentences: what was wrong, where, what to do.
+    details: machine-readable facts (expected and actual dimension, failing ids, file and offset).
+    retryable: the same call may succeed later without being changed.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, *, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details: dict[str, Any] = dict(details or {})
+
+    @property
+    def retryable(self) -> bool:
+        return self.code in _RETRYABLE
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (self.code, self.message, self.details))
+
+
+def _rebuild(code: ErrorCode, message: str, details: dict[str, Any]) -> JadeError:
+    return JadeError(code, message, details=details)

@@ -1,0 +1,70 @@
+"""The log port: ordered, durable entries, one sequence a shard. On one node a file, in a cluster a replicated stream.
+
+Contract, the same for every adapter (`tests/contract/log_contract.py`):
+- `append` returns when its entries are durable. The entries of one call form one frame: after a crash all of them are there or none.
+- Sequences of a shard run 1, 2, 3, ... without gaps, in the order of the frames.
+- Every subscriber sees each frame exactly once, in log order, never before it is durable, and before its `append` returns.
+- An entry that was acknowledged is returned by `read` until it is truncated, or `read` raises CORRUPT naming file and offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Protocol
+
+from jadevectordb.model.ids import HybridTime, Sequence, ShardId
+from jadevectordb.model.operations import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One entry with its place in its shard's log."""
+
+    shard: ShardId
+    sequence: Sequence
+    entry: Entry
+
+
+Frame = list[Delivered]  # what one append wrote, in order
+
+
+class Log(Protocol):
+    def append(self, entries: Seq[tuple[ShardId, Entry]]) -> list[Sequence]:
+        """Make the entries durable as one frame; their sequences, in order.
+
+        Raises DISK_FULL or IO_ERROR, and then nothing of the frame is in the log.
+        """
+        ...
+
+    def subscribe(self, handler: Callable[[Frame], None]) -> None:
+        """Have every later frame delivered in log order. A handler must not raise and must not append."""
+        ...
+
+    def read(self, from_frame_of: dict[ShardId, Sequence]) -> Iterator[Frame]:
+        """Frames in log order, entries before the shard's given sequence left out (a shard not named: from its first entry kept).
+
+        Raises LOG_TRUNCATED when a sequence asked for is no longer kept, CORRUPT when a frame is damaged.
+        """
+        ...
+
+    def first(self, shard: ShardId) -> Sequence:
+        """The oldest sequence still kept; last + 1 when none is."""
+        ...
+
+    def last(self, shard: ShardId) -> Sequence:
+        """The newest durable sequence; 0 when there never was one."""
+        ...
+
+    def truncate(self, up_to: dict[ShardId, Sequence]) -> None:
+        """Entries up to these sequences (inclusive) are needed no more; what can be freed is freed. A shard not named keeps all."""
+        ...
+
+    def sequence_at(self, shard: ShardId, time: HybridTime) -> Sequence:
+        """The newest sequence of the shard whose entry's time is <= time; first - 1 when none is."""
+        ...
+
+    def bytes_on_disk(self) -> int: ...
+
+    def close(self) -> None: ...
