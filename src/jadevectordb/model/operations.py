@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.model.ids import HybridTime, NodeId, RequestId, VectorId, Version
