@@ -87,7 +87,8 @@ def inverse(bits: Bitmap, row_count: int) -> Bitmap:
 
 def contains(bits: Bitmap, rows: npt.NDArray[np.integer]) -> Mask:
     """For each row, whether it is in the set; bool, as long as rows."""
-    return (bits[rows >> 3] & _BIT[rows & 7]) != 0
+    inside: Mask = (bits[rows >> 3] & _BIT[rows & 7]) != 0
+    return inside
 
 
 def clear_in_place(bits: Bitmap, rows: npt.NDArray[np.integer]) -> None:
