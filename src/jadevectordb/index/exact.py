@@ -1,0 +1,254 @@
+"""Exact comparison of a query with rows: the ground every other index stands on, and what a recall of 1.0 means.
+
+All of it runs in faiss kernels on the rows where they lie (a memory-mapped file or a growing buffer), with the interpreter
+lock released. The kernels give bit-equal similarities for equal rows whichever of them is used, so results of different
+plans merge cleanly. Results are sorted best first, equal similarities by row ascending; where equal ones straddle the
+k-th place the lowest rows win, so that every replica answers alike. faiss does not promise this, so one more result than
+asked for is fetched, and only when the boundary really is a tie, which float data rarely has, a second pass decides it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.index import bitmap
+from jadevectordb.index.bitmap import Bitmap, RowArray
+from jadevectordb.index.faiss_calls import faiss, pointer, use_one_thread
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model.metric import Metric
+from jadevectordb.model.operations import Rows
+
+Similarities: TypeAlias = npt.NDArray[np.float32]
+Hits: TypeAlias = tuple[Similarities, RowArray]  # best first, equally long
+
+_SELECTOR_SHARE_MIN = 0.4  # above this share of allowed rows, walking all of them beats listing the allowed ones
+_BATCH_QUERIES_MIN = 16  # from here on one matrix product beats a scan a query
+_BATCH_SPARE = 16  # candidates beyond k that a matrix product hands to the exact kernel, whose rounding differs
+
+
+class RowBlock:
+    """Search rows of one segment with exact search over them. Does not copy, does not change, keeps a reference.
+
+    rows: C-order (capacity, row_width) of the space's dtype. Thread-safe as long as rows below `row_count` do not change.
+    """
+
+    __slots__ = ("_at", "_by_row", "_maximize", "_scan", "row_count", "rows", "space")
+
+    def __init__(self, space: VectorSpace, rows: Rows) -> None:
+        assert rows.ndim == 2 and rows.shape[1] == space.row_width and rows.dtype == space.row_dtype
+        assert rows.flags.c_contiguous
+        self.space = space
+        self.rows = np.asarray(rows)  # a plain array over a memmap: its calls are cheaper
+        self.row_count = len(rows)
+        self._at: Any = pointer(self.rows) if len(rows) else None
+        self._maximize = space.metric in (Metric.COSINE, Metric.DOT)
+        self._scan = faiss.knn_inner_product if self._maximize else faiss.knn_L2sqr
+        self._by_row = faiss.knn_inner_products_by_idx if self._maximize else faiss.knn_L2sqr_by_idx
+
+    # ------------------------------------------------------------------ best k
+
+    def top(
+        self,
+        query: Rows,
+        k: int,
+        *,
+        row_count: int | None = None,
+        allow: Bitmap | None = None,
+        allowed_rows: RowArray | None = None,
+    ) -> Hits:
+        """The best k of the first row_count rows, or of the allowed ones among them (fewer when fewer exist).
+
+        query: search row (row_width,), C-order. allow: bitmap of at least row_count rows, none set beyond row_count.
+        allowed_rows: the same set as ascending int64, when the caller has it.
+        """
+        count = self.row_count if row_count is None else row_count
+        assert 0 <= count <= self.row_count
+        if allowed_rows is not None:
+            return self.top_of(query, allowed_rows, k)
+        if allow is not None:
+            assert len(allow) >= bitmap.size_bytes(count)
+            if self.space.metric is Metric.HAMMING or bitmap.count(allow) < _SELECTOR_SHARE_MIN * count:
+                return self.top_of(query, bitmap.to_rows(allow), k)
+        k = min(k, count)
+        if k <= 0:
+            return _nothing()
+        self.check_query(query)
+        use_one_thread()
+        if self.space.metric is Metric.HAMMING:
+            return _hamming_top(query, self.rows[:count], k)
+        fetch = min(k + 1, count)
+        values = np.empty(fetch, np.float32)
+        rows = np.empty(fetch, np.int64)
+        arguments = (pointer(query), self._at, self.space.row_width, 1, count, fetch, pointer(values), pointer(rows))
+        if allow is None:
+            self._scan(*arguments)
+        else:
+            selector = faiss.IDSelectorBitmap(len(allow), pointer(allow))
+            if self._maximize:
+                self._scan(*arguments, selector)
+            else:
+                self._scan(*arguments, None, selector)
+        hits = self._ordered(values, rows, k)
+        return hits if hits is not None else self._settle_tie(query, k, values, count, allow)
+
+    def top_of(self, query: Rows, candidates: RowArray, k: int) -> Hits:
+        """The best k of the given rows. candidates: int64, C-order, each -1 (skipped) or a row of the block, none twice."""
+        k = min(k, len(candidates))
+        if k <= 0:
+            return _nothing()
+        self.check_query(query)
+        assert candidates.dtype == np.int64 and candidates.ndim == 1 and candidates.flags.c_contiguous
+        use_one_thread()
+        if self.space.metric is Metric.HAMMING:
+            return _hamming_top_of(query, self.rows, candidates, k)
+        hits = self._rescore(query, candidates, k, min(k + 1, len(candidates)))
+        if hits is None:  # a tie at the k-th place: sort them all
+            hits = self._rescore(query, candidates, k, len(candidates))
+            assert hits is not None
+        return hits
+
+    def _rescore(self, query: Rows, candidates: RowArray, k: int, fetch: int) -> Hits | None:
+        values = np.empty(fetch, np.float32)
+        rows = np.empty(fetch, np.int64)
+        count = len(candidates)
+        # The stride of the row list is given although there is one query: faiss's default for it is wrong.
+        self._by_row(
+            pointer(query), self._at, pointer(candidates), self.space.row_width, 1, self.row_count, count, fetch,
+            pointer(values), pointer(rows), count,
+        )  # fmt: skip
+        return self._ordered(values, rows, k, complete=fetch == count)
+
+    def _ordered(self, values: Similarities, rows: RowArray, k: int, *, complete: bool = False) -> Hits | None:
+        """Sorted faiss output as hits; None when a tie straddles the k-th place and more rows may belong to it."""
+        if rows[-1] < 0:
+            found = int(np.count_nonzero(rows >= 0))
+            values, rows = values[:found], rows[:found]
+            complete = True
+        if len(values) > 1 and (values[1:] == values[:-1]).any():
+            if len(values) > k and values[k] == values[k - 1] and not complete:
+                return None
+            order = np.lexsort((rows, -values if self._maximize else values))
+            values, rows = values[order], rows[order]
+        values = values[:k]
+        return (values if self._maximize else -values), rows[:k]
+
+    def _settle_tie(self, query: Rows, k: int, values: Similarities, count: int, allow: Bitmap | None) -> Hits:
+        """All rows as good as the k-th, the lowest of the tied ones kept."""
+        boundary = float(values[k - 1]) if self._maximize else -float(values[k - 1])
+        similarities, rows = self.within(query, boundary, row_count=count, allow=allow)
+        return similarities[:k], rows[:k]
+
+    # ------------------------------------------------------------------ all within a threshold
+
+    def within(
+        self, query: Rows, similarity_min: float, *, row_count: int | None = None, allow: Bitmap | None = None
+    ) -> Hits:
+        """Every row (of the allowed ones) whose similarity is at least similarity_min, best first."""
+        count = self.row_count if row_count is None else row_count
+        assert 0 <= count <= self.row_count
+        if count == 0 or similarity_min == math.inf:
+            return _nothing()
+        self.check_query(query)
+        use_one_thread()
+        if self.space.metric is Metric.HAMMING:
+            values = -_hamming_distances(query, self.rows[:count]).astype(np.float32)
+            rows = np.flatnonzero(values >= similarity_min)
+            values = values[rows]
+        else:
+            values, rows = self._faiss_range(query, similarity_min, count)
+        if allow is not None:
+            inside = bitmap.contains(allow, rows)
+            values, rows = values[inside], rows[inside]
+        order = np.lexsort((rows, -values))
+        return values[order], rows[order]
+
+    def _faiss_range(self, query: Rows, similarity_min: float, count: int) -> Hits:
+        result = faiss.RangeSearchResult(1)
+        limit = np.float32(similarity_min if self._maximize else -similarity_min)
+        # faiss compares strictly, a threshold here is inclusive: move it by one step.
+        radius = float(np.nextafter(limit, np.float32(-np.inf if self._maximize else np.inf)))
+        search = faiss.range_search_inner_product if self._maximize else faiss.range_search_L2sqr
+        search(pointer(query), self._at, self.space.row_width, 1, count, radius, result)
+        found = int(faiss.rev_swig_ptr(result.lims, 2)[1])
+        if found == 0:
+            return _nothing()
+        values = faiss.rev_swig_ptr(result.distances, found).copy()
+        rows = faiss.rev_swig_ptr(result.labels, found).copy()
+        return (values if self._maximize else -values), rows
+
+    # ------------------------------------------------------------------ many queries
+
+    def top_batch(self, queries: Rows, k: int, *, allow: Bitmap | None = None) -> list[Hits]:
+        """`top` for each of queries (m, row_width). Many queries over an inner product share one pass over the rows."""
+        assert queries.ndim == 2 and queries.flags.c_contiguous
+        together = self._maximize and allow is None and len(queries) >= _BATCH_QUERIES_MIN and self.row_count > 1
+        if not together:
+            return [self.top(query, k, allow=allow) for query in queries]
+        k = min(k, self.row_count)
+        candidates = self.nearest_batch(queries, min(k + _BATCH_SPARE, self.row_count))[1]
+        hits: list[Hits] = []
+        for query, rows in zip(queries, candidates, strict=True):
+            found = self._rescore(query, rows, k, min(k + 1, len(rows)))
+            hits.append(found if found is not None else self.top(query, k))
+        return hits
+
+    def nearest_batch(self, queries: Rows, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Best k of all rows for each query by matrix products, as many threads as the caller has set.
+
+        Similarities (m, k) and rows (m, k), k <= row_count; rounding and the order of ties are those of the matrix product.
+        """
+        assert queries.dtype == np.float32 and queries.shape[1] == self.space.row_width and queries.flags.c_contiguous
+        assert 1 <= k <= self.row_count
+        count = len(queries)
+        values = np.empty((count, k), np.float32)
+        rows = np.empty((count, k), np.int64)
+        self._scan(
+            pointer(queries),
+            self._at,
+            self.space.row_width,
+            count,
+            self.row_count,
+            k,
+            pointer(values),
+            pointer(rows),
+        )
+        return (values if self._maximize else -values), rows
+
+    def check_query(self, query: Rows) -> None:
+        # A wrong array would make the kernels read foreign memory.
+        assert query.shape == (self.space.row_width,) and query.dtype == self.space.row_dtype
+        assert query.flags.c_contiguous
+
+
+def _nothing() -> Hits:
+    return np.empty(0, np.float32), np.empty(0, np.int64)
+
+
+def _hamming_top(query: Rows, rows: Rows, k: int) -> Hits:
+    """faiss keeps, of equally distant rows, those it met first, which are the lowest: no second pass is needed."""
+    distances = np.empty(k, np.int32)
+    found = np.empty(k, np.int64)
+    heap = faiss.int_maxheap_array_t()
+    heap.nh, heap.k = 1, k
+    heap.val, heap.ids = pointer(distances), pointer(found)
+    faiss.hammings_knn_hc(heap, pointer(query), pointer(rows), len(rows), rows.shape[1], 1)
+    order = np.lexsort((found, distances))
+    return -distances[order].astype(np.float32), found[order]
+
+
+def _hamming_top_of(query: Rows, rows: Rows, candidates: RowArray, k: int) -> Hits:
+    candidates = np.sort(candidates[candidates >= 0])
+    k = min(k, len(candidates))
+    if k == 0:
+        return _nothing()
+    similarities, places = _hamming_top(query, rows[candidates], k)
+    return similarities, candidates[places]
+
+
+def _hamming_distances(query: Rows, rows: Rows) -> npt.NDArray[np.int64]:
+    distances: npt.NDArray[np.int64] = np.bitwise_count(rows ^ query).sum(axis=1, dtype=np.int64)
+    return distances

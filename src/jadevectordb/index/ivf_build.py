@@ -1,0 +1,206 @@
+"""Building an IVF index: inverted lists of 4-bit product codes (fast scan), trained and measured on the block itself.
+
+Coarse centroids by k-means, about 1.5 sqrt(n) of them; each row is stored in its centroid's list as a 4-bit product
+quantisation (Jégou, Douze, Schmid 2011) of its residual, two dimensions a code, in the register-resident layout of
+André, Kermarrec, Le Scouarnec 2015 ("fast scan"). The codes only propose candidates, so no more precision is bought.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.index import calibration
+from jadevectordb.index.calibration import Calibration
+from jadevectordb.index.exact import RowBlock
+from jadevectordb.index.faiss_calls import faiss, pointer, threads_for_building, write_faiss
+from jadevectordb.index.index_files import write_meta
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.metric import Metric
+from jadevectordb.model.operations import Rows
+
+CODES_NAME = "codes.faiss"
+LISTS_NAME = "lists.bin"
+ROWS_MIN = 256  # fewer cannot train a quantiser worth having
+_CODED_DIMENSION_MIN = 8  # below it the lists hold the rows themselves, which are as small as codes
+_WIDE_DIMENSION_MIN = (
+    1025  # from here on four dimensions a code: 16-bit sums of more than 512 codes lose their precision
+)
+_TRAINING_ROWS_PER_LIST = 100
+_TRAINING_ROWS_MIN = 20_000
+_ADD_CHUNK_ROWS = 65536
+_CANDIDATES_MAX = 2000  # how deep candidates are followed when calibrating
+_DEEP_ROWS_MIN = 20_000  # blocks smaller than this have no use for the reach of a thousand neighbours
+
+
+class IvfBody(msgspec.Struct, frozen=True):
+    """The IVF part of `index.json`."""
+
+    lists: int
+    coded_dimension: int  # the dimension in the index: padded with zeros to whole codes
+    codes: int  # 4-bit codes of a row; 0 = lists hold the rows themselves
+    calibration: Calibration
+
+
+def list_count_for(row_count: int) -> int:
+    """1 to 2 times sqrt(n) is a flat optimum; a power of two."""
+    return max(16, 1 << round(math.log2(1.5 * math.sqrt(row_count))))
+
+
+def coding_for(dimension: int) -> tuple[int, int]:
+    """(dimension in the index, codes of a row)."""
+    if dimension < _CODED_DIMENSION_MIN:
+        return dimension, 0
+    per_code = 4 if dimension >= _WIDE_DIMENSION_MIN else 2
+    codes = -(-dimension // per_code)
+    return codes * per_code, codes
+
+
+def padded(rows: Rows, width: int) -> Rows:
+    """Rows (n, d) or one row (d,), with zeros up to `width`; itself when nothing is missing. Keeps every inner product and distance."""
+    missing = width - rows.shape[-1]
+    if missing == 0:
+        return rows
+    return np.ascontiguousarray(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, missing)]))
+
+
+def build_ivf(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int) -> list[str]:
+    """Train, fill, measure and write; the names of the files written. rows: search rows, at least `ROWS_MIN`."""
+    assert space.metric is not Metric.HAMMING and len(rows) >= ROWS_MIN
+    with threads_for_building(threads):
+        index = _train(space, rows, seed)
+        list_of_row = _fill(index, rows)
+        body = IvfBody(
+            index.nlist,
+            index.d,
+            coding_for(space.dimension)[1],
+            _calibrate(space, rows, index, list_of_row, seed + 1),
+        )
+        write_faiss(index, directory / CODES_NAME)
+    list_of_row.tofile(directory / LISTS_NAME)
+    return write_meta(directory, IndexKind.IVF, space, row_count=len(rows), names=[CODES_NAME, LISTS_NAME], body=body)
+
+
+def _train(space: VectorSpace, rows: Rows, seed: int) -> Any:
+    dimension, codes = coding_for(space.dimension)
+    lists = list_count_for(len(rows))
+    metric = faiss.METRIC_L2 if space.metric is Metric.EUCLIDEAN else faiss.METRIC_INNER_PRODUCT
+    # Under dot, rows are grouped by distance, or the longest centroids would attract every row; queries rank by inner product.
+    quantizer = faiss.IndexFlatIP(dimension) if space.metric is Metric.COSINE else faiss.IndexFlatL2(dimension)
+    if codes:
+        index = faiss.IndexIVFPQFastScan(quantizer, dimension, lists, codes, 4, metric)
+        index.by_residual = True
+        index.pq.cp.seed = seed
+    else:
+        index = faiss.IndexIVFFlat(quantizer, dimension, lists, metric)
+    index.cp.spherical = space.metric is Metric.COSINE
+    index.cp.seed = seed
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # small blocks are fine: no warnings
+    count = min(len(rows), max(_TRAINING_ROWS_PER_LIST * lists, _TRAINING_ROWS_MIN))
+    picked: Rows = rows
+    if count < len(rows):
+        picked = rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]
+    index.train(np.ascontiguousarray(padded(picked, dimension)))
+    return index
+
+
+def _fill(index: Any, rows: Rows) -> npt.NDArray[np.integer[Any]]:
+    """Add all rows, numbered from 0; the list of each, uint16 or uint32 (n,)."""
+    list_of_row: npt.NDArray[np.integer[Any]] = np.empty(len(rows), lists_dtype(index.nlist))
+    for start in range(0, len(rows), _ADD_CHUNK_ROWS):
+        chunk = np.ascontiguousarray(padded(rows[start : start + _ADD_CHUNK_ROWS], index.d))
+        index.add(chunk)
+    for number in range(index.nlist):
+        list_of_row[ids_of_list(index, number)] = number
+    return list_of_row
+
+
+def lists_dtype(lists: int) -> np.dtype[Any]:
+    """How the list of a row is stored in `LISTS_NAME`."""
+    return np.dtype(np.uint16 if lists <= 1 << 16 else np.uint32)
+
+
+def ids_of_list(index: Any, number: int) -> npt.NDArray[np.int64]:
+    """Row numbers stored in one list, a copy."""
+    lists = index.invlists
+    size = lists.list_size(number)
+    if size == 0:
+        return np.empty(0, np.int64)
+    ids: npt.NDArray[np.int64] = faiss.rev_swig_ptr(lists.get_ids(number), size).copy()
+    return ids
+
+
+def rank_lists(
+    space: VectorSpace, centroids: RowBlock, queries: Rows
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """All lists for each query, nearest first: coarse scores as the index wants them, float32 (m, lists), and lists, int64."""
+    scores, lists = centroids.nearest_batch(queries, centroids.row_count)
+    return (-scores if space.metric is Metric.EUCLIDEAN else scores), lists
+
+
+def _calibrate(
+    space: VectorSpace, rows: Rows, index: Any, list_of_row: npt.NDArray[np.integer[Any]], seed: int
+) -> Calibration:
+    block = RowBlock(space, rows)
+    costs = calibration.costs_of(space.row_width, coding_for(space.dimension)[1])
+    depth = max(calibration.KS) + 32
+    sample = calibration.draw_sample(block, seed, depth)
+    queries = padded(sample.queries, index.d)
+    coarse_block = RowBlock(VectorSpace(space.metric, index.d), centroids_of(index))
+    scores, lists = rank_lists(space, coarse_block, queries)
+    rank_of_list = np.empty(lists.shape, np.int32)
+    np.put_along_axis(rank_of_list, lists, np.arange(index.nlist, dtype=np.int32)[None, :], axis=1)
+    nprobes = _grid(rank_of_list, sample.truth[:, : max(calibration.KS)], list_of_row)
+    candidates = search_lists_batch(
+        index, queries, scores[:, : nprobes[-1]], lists[:, : nprobes[-1]], min(_CANDIDATES_MAX, len(rows))
+    )
+    grid = calibration.Grid(nprobes, len(rows) / index.nlist, costs)
+    result = calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
+    if len(rows) < _DEEP_ROWS_MIN:
+        return result
+    deep = calibration.draw_sample(block, seed + 1, max(calibration.REACH_RANKS), calibration.DEEP_SAMPLE_ROWS)
+    _, deep_lists = rank_lists(space, coarse_block, padded(deep.queries, index.d))
+    deep_rank = np.empty(deep_lists.shape, np.int32)
+    np.put_along_axis(deep_rank, deep_lists, np.arange(index.nlist, dtype=np.int32)[None, :], axis=1)
+    known = {reach.rank for reach in result.reaches}
+    extra = [r for r in calibration.deep_reaches(deep, deep_rank, list_of_row, nprobes) if r.rank not in known]
+    return msgspec.structs.replace(result, reaches=result.reaches + extra)
+
+
+def _grid(
+    rank_of_list: npt.NDArray[np.int32], truth: npt.NDArray[np.int64], list_of_row: npt.NDArray[np.integer[Any]]
+) -> list[int]:
+    """The nprobe values looked at: every one up to 16, then steps of about 6 %, up to where nearly all neighbours lie inside."""
+    ranks = np.sort(rank_of_list[np.arange(len(truth))[:, None], list_of_row[truth]].ravel())
+    enough = int(ranks[min(len(ranks) - 1, int(len(ranks) * calibration.COVERAGE_MAX))]) + 1
+    grid = [1]
+    while grid[-1] < enough:
+        grid.append(min(enough, max(grid[-1] + 1, round(grid[-1] * 1.06))))
+    return grid
+
+
+def centroids_of(index: Any) -> Rows:
+    """float32 (lists, dimension in the index), a copy."""
+    flat = faiss.downcast_index(index.quantizer)
+    values: Rows = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d).copy()
+    return values
+
+
+def search_lists_batch(
+    index: Any, queries: Rows, scores: npt.NDArray[np.float32], lists: npt.NDArray[np.int64], count: int
+) -> npt.NDArray[np.int64]:
+    """Candidates int64 (m, count) by approximate score out of the given lists (m, p) of each query; -1 = no more."""
+    scores, lists = np.ascontiguousarray(scores), np.ascontiguousarray(lists)
+    values = np.empty((len(queries), count), np.float32)
+    rows = np.empty((len(queries), count), np.int64)
+    index.search_preassigned_c(
+        len(queries), pointer(queries), count, pointer(lists), pointer(scores), pointer(values), pointer(rows), False,
+        faiss.SearchParametersIVF(nprobe=lists.shape[1]),
+    )  # fmt: skip
+    return rows
