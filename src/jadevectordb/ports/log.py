@@ -1,10 +1,13 @@
 """The log port: ordered, durable entries, one sequence a shard. On one node a file, in a cluster a replicated stream.
 
-Contract, the same for every adapter (`tests/contract/log_contract.py`):
+Contract, the same for every adapter (`tests/contract/test_log_contract.py`):
 - `append` returns when its entries are durable. The entries of one call form one frame: after a crash all of them are there or none.
 - Sequences of a shard run 1, 2, 3, ... without gaps, in the order of the frames.
 - Every subscriber sees each frame exactly once, in log order, never before it is durable, and before its `append` returns.
-- An entry that was acknowledged is returned by `read` until it is truncated, or `read` raises CORRUPT naming file and offset.
+- An entry that was acknowledged is returned by `read` until it is truncated, or opening or `read` raises CORRUPT naming file
+  and offset.
+- An append that raised has left nothing, DISK_FULL and READ_ONLY for certain: it can be called again. After IO_ERROR or the
+  death of the process its frame is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -34,18 +37,25 @@ class Log(Protocol):
     def append(self, entries: Seq[tuple[ShardId, Entry]]) -> list[Sequence]:
         """Make the entries durable as one frame; their sequences, in order.
 
-        Raises DISK_FULL or IO_ERROR, and then nothing of the frame is in the log.
+        The arrays and lists in the entries must not be changed afterwards: subscribers are given the same objects.
+        Raises DISK_FULL, READ_ONLY, IO_ERROR, CLOSED, INVALID_ID (an id that is no Unicode text).
         """
         ...
 
     def subscribe(self, handler: Callable[[Frame], None]) -> None:
-        """Have every later frame delivered in log order. A handler must not raise and must not append."""
+        """Have every later frame delivered in log order, in the thread of some appender.
+
+        A handler must not raise, append, subscribe or close. A replica that opens reads first and subscribes before the
+        first append.
+        """
         ...
 
     def read(self, from_frame_of: dict[ShardId, Sequence]) -> Iterator[Frame]:
         """Frames in log order, entries before the shard's given sequence left out (a shard not named: from its first entry kept).
 
-        Raises LOG_TRUNCATED when a sequence asked for is no longer kept, CORRUPT when a frame is damaged.
+        It ends with the frames that were durable when it was called. Raises LOG_TRUNCATED when a sequence asked for is no
+        longer kept; CORRUPT when a frame is damaged, or when a sequence asked for lies beyond last + 1: then the caller has
+        applied an acknowledged entry that the log does not have.
         """
         ...
 
