@@ -1,0 +1,248 @@
+"""The metadata store on one machine: small records in SQLite, changed by compare-and-set.
+
+Everything that is rare and must never be half-done (which databases exist, with which settings) lives here. SQLite with
+a rollback journal and `synchronous=FULL` syncs before each answer; a write takes about a millisecond, which is nothing for
+records that change when a person wants it. The write lock is taken at the transaction's start, so compare-and-set is
+atomic between threads and processes alike.
+
+SQLite keeps no checksums of its pages, so a flipped bit in a value would be read as a value. Each record carries its hash
+(xxh3-64 of key, revision and value), checked on every read, and the counter beside them the exclusive or of all hashes,
+checked on opening, which also notices a record that has vanished.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import xxhash
+
+from jadevectordb.adapters.os_disk import disk_error, fsync_directory, make_directory
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.ports.metadata_store import Record
+
+FORMAT_VERSION = 1
+_APPLICATION_ID = 0x4A616465  # "Jade", in the file's header: tells our file from any other SQLite file
+_BUSY_S = 10.0  # how long a write waits for another process's
+
+_SCHEMA = """
+CREATE TABLE record (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE counter (revision INTEGER NOT NULL, digest BLOB NOT NULL);
+INSERT INTO counter VALUES (0, zeroblob(8));
+"""
+
+_Result = TypeVar("_Result")
+
+
+def _hash(key: str, value: bytes, revision: int) -> bytes:
+    return xxhash.xxh3_64_digest(b"%d\0%b\0%b" % (revision, key.encode(), value))
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+class SqliteStore:
+    """The metadata store port over one SQLite file. Every method may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """path: the file, created if missing. Raises CORRUPT, FORMAT_TOO_NEW, READ_ONLY, DISK_FULL, LOCKED, IO_ERROR."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._closed = False
+        try:
+            make_directory(path.parent)
+            is_new = not path.exists()
+        except OSError as error:
+            raise disk_error(error, "create the metadata store's folder", path.parent) from error
+        self._connection = self._guard(
+            lambda: sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        )
+        try:
+            self._guard(self._prepare)
+            if is_new:
+                fsync_directory(path.parent)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        run("PRAGMA journal_mode=DELETE")
+        run("PRAGMA synchronous=FULL")
+        run("PRAGMA fullfsync=ON")  # macOS: through the drive's cache
+        run("PRAGMA cell_size_check=ON")
+        run("BEGIN IMMEDIATE")
+        try:
+            if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                run(f"PRAGMA application_id={_APPLICATION_ID}")
+                run(f"PRAGMA user_version={FORMAT_VERSION}")
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    run(statement)
+            self._check_format()
+            run("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                run("ROLLBACK")
+            raise
+
+    def _check_format(self) -> None:
+        application_id = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if application_id != _APPLICATION_ID:
+            raise JadeError(
+                ErrorCode.CORRUPT,
+                f"{self.path} is not a metadata store of JadeVectorDB; restore it from a snapshot or open another folder",
+                details={"file": str(self.path)},
+            )
+        if version > FORMAT_VERSION:
+            raise JadeError(
+                ErrorCode.FORMAT_TOO_NEW,
+                f"{self.path} has format version {version}, this program reads up to {FORMAT_VERSION}; "
+                "open it with the newer JadeVectorDB that wrote it",
+                details={"file": str(self.path), "version": version, "supported": FORMAT_VERSION},
+            )
+        findings = [row[0] for row in self._connection.execute("PRAGMA quick_check(1)")]
+        if findings != ["ok"]:
+            raise self._corrupt("; ".join(findings))
+        self._check_digest()
+
+    def _check_digest(self) -> None:
+        counters = self._connection.execute("SELECT revision, digest FROM counter").fetchall()
+        if len(counters) != 1:
+            raise self._corrupt("its counter is missing")
+        digest, newest = bytes(8), 0
+        for row in self._connection.execute("SELECT key, value, revision, hash FROM record"):
+            newest = max(newest, self._checked(*row)[1].revision)
+            digest = _xor(digest, row[3])
+        if counters[0][1] != digest or counters[0][0] < newest:
+            raise self._corrupt("its records are not those that were written")
+
+    def _checked(self, key: str, value: bytes, revision: int, hash_: bytes) -> tuple[str, Record]:
+        if _hash(key, value, revision) != hash_:
+            raise self._corrupt(f"the record {key!r} does not match its checksum")
+        return key, Record(value, revision)
+
+    def get(self, key: str) -> Record | None:
+        """As `MetadataStore.get`. Raises CORRUPT, IO_ERROR, CLOSED."""
+
+        def read() -> Record | None:
+            row = self._connection.execute(
+                "SELECT key, value, revision, hash FROM record WHERE key = ?", (key,)
+            ).fetchone()
+            return None if row is None else self._checked(*row)[1]
+
+        return self._locked(read)
+
+    def list(self, prefix: str) -> dict[str, Record]:
+        """As `MetadataStore.list`; keys in the order of their UTF-8 bytes. Raises CORRUPT, IO_ERROR, CLOSED."""
+
+        def read() -> dict[str, Record]:
+            rows = self._connection.execute(
+                "SELECT key, value, revision, hash FROM record WHERE substr(key, 1, ?) = ? ORDER BY key",
+                (len(prefix), prefix),
+            )
+            return dict(self._checked(*row) for row in rows)
+
+        return self._locked(read)
+
+    def compare_and_set(self, key: str, value: bytes | None, expected: int) -> int | None:
+        """As `MetadataStore.compare_and_set`. Raises DISK_FULL, READ_ONLY, LOCKED, CORRUPT, IO_ERROR, CLOSED.
+
+        After any error but IO_ERROR nothing was changed.
+        """
+        return self._locked(lambda: self._change(key, value, expected))
+
+    def _change(self, key: str, value: bytes | None, expected: int) -> int | None:
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            row = run("SELECT revision, hash FROM record WHERE key = ?", (key,)).fetchone()
+            if (0 if row is None else row[0]) != expected:
+                run("ROLLBACK")
+                return None
+            revision, digest = run("SELECT revision + 1, digest FROM counter").fetchone()
+            if row is not None:
+                digest = _xor(digest, row[1])
+            if value is None:
+                run("DELETE FROM record WHERE key = ?", (key,))
+            else:
+                hash_ = _hash(key, value, revision)
+                digest = _xor(digest, hash_)
+                run("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (key, value, revision, hash_))
+            run("UPDATE counter SET revision = ?, digest = ?", (revision, digest))
+            run("COMMIT")
+            return int(revision)
+        except BaseException:
+            if self._connection.in_transaction:
+                run("ROLLBACK")
+            raise
+
+    def copy_to(self, path: Path) -> None:
+        """A consistent copy of the store as a new file, durable on return. Raises ALREADY_EXISTS and what writing raises."""
+        if path.exists():
+            raise JadeError(ErrorCode.ALREADY_EXISTS, f"{path} exists; name a new file for the copy")
+
+        def copy() -> None:
+            target = sqlite3.connect(path)
+            try:
+                target.execute("PRAGMA synchronous=FULL")
+                self._connection.backup(target)
+            finally:
+                target.close()
+
+        self._locked(copy)
+        try:
+            fsync_directory(path.parent)
+        except OSError as error:
+            raise disk_error(error, "copy the metadata store", path) from error
+
+    def close(self) -> None:
+        """Again is fine; later calls raise CLOSED."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+
+    def _locked(self, action: Callable[[], _Result]) -> _Result:
+        with self._lock:
+            if self._closed:
+                raise JadeError(ErrorCode.CLOSED, "the metadata store is closed; open the folder again")
+            return self._guard(action)
+
+    def _guard(self, action: Callable[[], _Result]) -> _Result:
+        """Run it; SQLite's errors become ours."""
+        try:
+            return action()
+        except sqlite3.Error as error:
+            raise self._store_error(error) from error
+        except (TypeError, ValueError) as error:  # a damaged row holds values of other types than were written
+            raise self._corrupt(f"a record cannot be read ({error})") from error
+
+    def _store_error(self, error: sqlite3.Error) -> JadeError:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
+        details = {"file": str(self.path), "sqlite": str(error)}
+        match code:
+            case sqlite3.SQLITE_FULL:
+                text = f"could not write {self.path}: the disk is full. Free some space and retry; nothing was written"
+                return JadeError(ErrorCode.DISK_FULL, text, details=details)
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+                text = f"could not open {self.path} for writing ({error}). Make the folder writable for this user and retry"
+                return JadeError(ErrorCode.READ_ONLY, text, details=details)
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                text = f"{self.path} is being written by another process; retry"
+                return JadeError(ErrorCode.LOCKED, text, details=details)
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR | sqlite3.SQLITE_MISMATCH:
+                return self._corrupt(str(error))
+            case _:
+                text = f"could not use {self.path}: {error}. Check the disk before going on"
+                return JadeError(ErrorCode.IO_ERROR, text, details=details)
+
+    def _corrupt(self, finding: str) -> JadeError:
+        return JadeError(
+            ErrorCode.CORRUPT,
+            f"the metadata store {self.path} is damaged: {finding}. Restore it from a snapshot",
+            details={"file": str(self.path), "finding": finding},
+        )
