@@ -74,6 +74,7 @@ def test_texts_are_read_from_nested_fields_and_arrays() -> None:
     reader = FieldReader(TextConfig(("a.b", "a.c", "title")))
     raw = b'{"x": 1, "title": ["one", 2, "three"], "a": [{"b": "u"}, {"b": ["v", "w"], "c": null}, 7]}'
     assert reader.texts(raw, 0) == ["u\nv\nw", "", "one\nthree"]
+    assert reader.texts(b'{"a": {"b": "below"}, "a.b": "as a whole", "a.c": null}', 0) == ["as a whole", "", ""]
     assert reader.texts(b'{"title": {"no": "text"}, "a": "text"}', 0) == ["", "", ""]
     assert reader.texts(b"", 0) == ["", "", ""]
     for bad in (b"[1]", b"{", b'{"title": "\xff"}'):

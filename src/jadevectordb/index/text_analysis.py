@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import msgspec
 import tantivy
 
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filter_eval import resolve, scalars
 from jadevectordb.model.limits import FIELD_PATH_DEPTH_MAX, QUERY_TERMS_MAX, TERM_BYTES_MAX, TEXT_FIELDS_MAX
 
 LANGUAGES = (
@@ -101,24 +102,26 @@ class Analyzer:
 
 
 class FieldReader:
-    """Takes the text fields out of one row's metadata, decoding nothing else of it.
+    """Takes the text fields out of one row's metadata, decoding as little else as possible.
 
-    A path steps into objects, and into every element of an array on the way; strings found are joined by a new line,
-    other values are no text.
+    A path leads where it leads in a filter (`filter_eval.resolve`): into objects, and into each object of an array. Strings it
+    finds, and those in an array it finds, are joined by a new line; other values are no text.
     """
 
     def __init__(self, config: TextConfig) -> None:
-        self._paths = [field.split(".") for field in config.fields]
-        heads = sorted({path[0] for path in self._paths})
-        attributes = [f"field_{at}" for at in range(len(heads))]
+        # Keys may have dots themselves: `a.b.c` may lie below `a`, below `a.b`, or be a key as a whole.
+        keys = sorted({".".join(steps[:n]) for steps in _steps(config) for n in range(1, len(steps) + 1)})
+        attributes = {key: f"key_{at}" for at, key in enumerate(keys)}
         row_type = msgspec.defstruct(
             "TextOfRow",
-            [(name, Any, None) for name in attributes],
-            rename=dict(zip(attributes, heads, strict=True)),
+            [(name, Any, msgspec.UNSET) for name in attributes.values()],
+            rename={name: key for key, name in attributes.items()},
             gc=False,
         )
         self._decode = msgspec.json.Decoder(row_type).decode
-        self._attributes = [attributes[heads.index(path[0])] for path in self._paths]
+        self._attributes = attributes
+        # The attribute of a field that is one key; the path of another.
+        self._plain = [(attributes[field] if "." not in field else "", field) for field in config.fields]
 
     def texts(self, metadata: bytes, row: int) -> list[str]:
         """One text a field, "" where the row has none. metadata: one JSON object as UTF-8, or b"".
@@ -126,7 +129,7 @@ class FieldReader:
         Raises INVALID_METADATA naming the row.
         """
         if not metadata:
-            return [""] * len(self._paths)
+            return [""] * len(self._plain)
         try:
             decoded = self._decode(metadata)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -136,19 +139,16 @@ class FieldReader:
                 details={"row": row},
             ) from error
         texts = []
-        for attribute, path in zip(self._attributes, self._paths, strict=True):
-            value = getattr(decoded, attribute)
-            if type(value) is str and len(path) == 1:
-                texts.append(value)
-            else:
-                texts.append("\n".join(_strings(value, path, 1)) if value is not None else "")
+        for attribute, path in self._plain:
+            value = getattr(decoded, attribute) if attribute else None
+            texts.append(value if type(value) is str else self._joined(decoded, path))
         return texts
 
+    def _joined(self, decoded: object, path: str) -> str:
+        values = {key: getattr(decoded, name) for key, name in self._attributes.items()}
+        document = {key: value for key, value in values.items() if value is not msgspec.UNSET}
+        return "\n".join(value for value in scalars(resolve(document, path)) if isinstance(value, str))
 
-def _strings(value: object, path: Sequence[str], depth: int) -> list[str]:
-    """All strings that path[depth:] leads to from value, in document order."""
-    if isinstance(value, list):
-        return [text for element in value for text in _strings(element, path, depth)]
-    if depth < len(path):
-        return _strings(value.get(path[depth]), path, depth + 1) if isinstance(value, dict) else []
-    return [value] if isinstance(value, str) else []
+
+def _steps(config: TextConfig) -> list[list[str]]:
+    return [field.split(".") for field in config.fields]
