@@ -91,6 +91,13 @@ def contains(bits: Bitmap, rows: npt.NDArray[np.integer]) -> Mask:
     return inside
 
 
+def first_rows(bits: Bitmap, row_count: int) -> Bitmap:
+    """The set among the first rows of a larger bitmap, as a copy of the smaller size."""
+    head = bits[: size_bytes(row_count)].copy()
+    _clear_padding(head, row_count)
+    return head
+
+
 def clear_in_place(bits: Bitmap, rows: npt.NDArray[np.integer]) -> None:
     """Take rows out of the set; a row may be named more than once."""
     np.bitwise_and.at(bits, rows >> 3, np.bitwise_not(_BIT[rows & 7]))

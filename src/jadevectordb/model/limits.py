@@ -56,3 +56,7 @@ LOG_RESERVE_BYTES_MIN = 1 << 20  # disk reserved ahead of the log's end: as much
 LOG_RESERVE_BYTES_MAX = 16 << 20
 LOG_ROTATE_BYTES_MIN = 1 << 20  # truncation leaves an active file smaller than this alone
 INTEGER_BITS_MAX = 4096  # of one integer in metadata or in a filter
+
+TRANSFER_LINE_BYTES_MAX = 8 << 20  # one line of an imported text file, and one cell of a CSV file
+TRANSFER_BATCH_BYTES_MAX = 32 << 20  # rows read from a file before they are sent on, whatever batch_rows says
+TRANSFER_ERRORS_KEPT_MAX = 100  # bad rows an import report shows; the rest is counted

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from jadevectordb.model.ids import HybridTime, Sequence, ShardId
@@ -73,6 +74,10 @@ class Log(Protocol):
 
     def sequence_at(self, shard: ShardId, time: HybridTime) -> Sequence:
         """The newest sequence of the shard whose entry's time is <= time; first - 1 when none is."""
+        ...
+
+    def copy_to(self, directory: Path) -> None:
+        """Write a durable copy of what is kept, up to the newest durable entry or later, to a new folder; appends go on."""
         ...
 
     def bytes_on_disk(self) -> int: ...

@@ -1,1 +1,1 @@
-""""""
+"""Blocks of rows: one growing in memory, the others sealed in folders that never change."""

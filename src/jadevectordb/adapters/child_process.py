@@ -1,0 +1,171 @@
+"""The compute port in a child process: heavy work at low priority, outside this process's interpreter lock.
+
+The child is a plain Python, so it never imports the caller's main module, and it is started at the first task and kept.
+It ends with its standard input, and watches its parent, so that it does not outlive a killed one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+import jadevectordb
+from jadevectordb.model.errors import ErrorCode, JadeError
+
+_LENGTH = struct.Struct("<Q")
+_NICENESS = 10
+_WATCH_S = 0.5
+
+
+class _Task(msgspec.Struct, frozen=True):
+    task: str
+    payload: bytes
+
+
+class _Result(msgspec.Struct, frozen=True):
+    value: bytes = b""
+    code: str = ""
+    message: str = ""
+    details: dict[str, str] = {}
+
+
+class ChildProcess:
+    """One child, one task at a time. `run` is called from one thread, `close` from any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the fields below
+        self._child: subprocess.Popen[bytes] | None = None
+        self._running = False
+        self._closed = False
+
+    def run(self, task: str, payload: bytes) -> bytes:
+        child = self._begin()
+        try:
+            answer = _ask(child, msgspec.msgpack.encode(_Task(task, payload)))
+        finally:
+            closed = self._end()
+        if answer is None:
+            self._discard()
+            if closed:
+                raise JadeError(
+                    ErrorCode.CLOSED, "The database was closed while an index was built; it is built at the next open."
+                )
+            raise JadeError(
+                ErrorCode.IO_ERROR,
+                "The background process that builds indexes ended unexpectedly (out of memory?); the build is tried again.",
+            )
+        result = msgspec.msgpack.decode(answer, type=_Result)
+        if result.code:
+            raise JadeError(ErrorCode(result.code), result.message, details=result.details)
+        return result.value
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise JadeError(ErrorCode.CLOSED, "The database is closed.")
+            if self._child is None:
+                self._child = _start()
+            self._running = True
+            return self._child
+
+    def _end(self) -> bool:
+        with self._lock:
+            self._running = False
+            return self._closed
+
+    def _discard(self) -> None:
+        with self._lock:
+            child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        child.wait()
+        for stream in (child.stdin, child.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):  # what was still buffered for a dead child
+                stream.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            child, running = self._child, self._running
+        if child is not None and running:
+            child.kill()  # the waiting `run` sees the end of the stream and cleans up
+        else:
+            self._discard()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    package_root = str(Path(jadevectordb.__file__).parent.parent)
+    search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        # -P: a file in the current folder must not shadow a library module
+        [sys.executable, "-P", "-c", "from jadevectordb.adapters.child_process import serve; serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=search_path),
+        start_new_session=True,  # an interrupt at the terminal is the parent's to handle
+    )
+
+
+def _ask(child: subprocess.Popen[bytes], message: bytes) -> bytes | None:
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        _send(child.stdin, message)
+        return _receive(child.stdout)
+    except OSError:
+        return None
+
+
+def _send(stream: IO[bytes], message: bytes) -> None:
+    stream.write(_LENGTH.pack(len(message)) + message)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> bytes | None:
+    header = stream.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(header)
+    message = stream.read(length)
+    return message if len(message) == length else None
+
+
+def _perform(request: bytes) -> _Result:
+    wanted = msgspec.msgpack.decode(request, type=_Task)
+    module, _, function = wanted.task.partition(":")
+    try:
+        return _Result(value=getattr(importlib.import_module(module), function)(wanted.payload))
+    except JadeError as error:
+        details = {key: str(value) for key, value in error.details.items()}
+        return _Result(code=error.code, message=error.message, details=details)
+    except OSError as error:
+        return _Result(code=ErrorCode.IO_ERROR, message=f"Building an index failed: {error}.")
+    except MemoryError:
+        return _Result(code=ErrorCode.IO_ERROR, message="Building an index needs more memory than there is.")
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(1)
+
+
+def serve() -> None:
+    """The child's side: perform tasks from standard input until it ends."""
+    os.nice(_NICENESS)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get into the answers
+    while (request := _receive(stdin)) is not None:
+        _send(stdout, msgspec.msgpack.encode(_perform(request)))

@@ -1,0 +1,477 @@
+"""A database as a Python program sees it: numpy in, hits out. Every method may be called from many threads at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Seq
+from typing import Any, overload
+
+import msgspec
+import numpy.typing as npt
+
+from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page, Unpacker
+from jadevectordb.gateway.embedded.stats import Stats, stats_of
+from jadevectordb.index.api import SearchOverrides
+from jadevectordb.index.text import Analyzer
+from jadevectordb.model import filter_parse
+from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.ids import NodeId
+from jadevectordb.model.limits import K_MAX
+from jadevectordb.model.metric import Metric
+from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.query import executor
+from jadevectordb.query.plan import Explanation, Match, SearchRequest
+from jadevectordb.query.writer import Writer, WriteResult
+from jadevectordb.segment.records import hash_ids
+
+FilterLike = Filter | Mapping[str, Any] | None
+_FUSIONS = ("rrf", "weighted")
+
+
+class Database:
+    """Made by `Store.create_database` and `Store.database`."""
+
+    def __init__(self, opened: OpenDatabase, node: NodeId) -> None:
+        self._opened: OpenDatabase | None = opened
+        self._config = opened.config
+        self._space = opened.space
+        self._unpacker = Unpacker(opened.config.metric, opened.config.dimension)
+        self._writer = Writer(opened, node)
+        self._analyzer = None if opened.text is None else Analyzer(opened.text)
+        # Under cosine and dot a similarity is its score: the conversion is skipped where every microsecond counts
+        self._score_is_similarity = opened.config.metric in (Metric.COSINE, Metric.DOT)
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def dimension(self) -> int:
+        return self._config.dimension
+
+    @property
+    def metric(self) -> str:
+        return str(self._config.metric)
+
+    @property
+    def config(self) -> DatabaseConfig:
+        return self._config
+
+    def __repr__(self) -> str:
+        state = "closed" if self._opened is None else f"{self.count()} vectors"
+        return f"<Database {self.name!r}: {state}, dimension {self.dimension}, {self.metric}>"
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __contains__(self, vector_id: str) -> bool:
+        return self.exists(vector_id)
+
+    # Writing
+
+    def upsert(
+        self,
+        ids: Iterable[str],
+        vectors: npt.ArrayLike,
+        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        if_version: Seq[int] | int | None = None,
+        request_id: str = "",
+    ) -> WriteResult:
+        """Insert or replace vectors: one durable batch, all of it or nothing, visible to every search once this returns.
+
+        ids: distinct strings of 1 to 512 characters. vectors: (n, dimension), any numeric dtype, kept as float32 exactly as
+        sent (0 and 1 under hamming). metadata: one JSON-like dict a vector, or None; it replaces what was stored.
+        if_version: the version each vector must have now (0: must not exist), one for all or one an id (None: any).
+        request_id: a retry with the same id is applied once.
+        Raises DIMENSION_MISMATCH, INVALID_VECTOR, INVALID_ID, DUPLICATE_ID, INVALID_METADATA, SCHEMA_VIOLATION,
+        VERSION_CONFLICT, REQUEST_TOO_LARGE, DISK_FULL; in every case nothing of the batch is stored.
+        """
+        self._use()
+        return self._writer.upsert(ids, vectors, metadata, if_version, request_id)
+
+    def update_metadata(
+        self,
+        ids: str | Iterable[str],
+        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any],
+        *,
+        merge: bool = True,
+        if_version: Seq[int] | int | None = None,
+        request_id: str = "",
+    ) -> WriteResult:
+        """Change metadata and keep the vectors. merge: top-level keys given replace those stored; else all is replaced.
+
+        Ids that don't exist are skipped; `count` in the result says how many were changed.
+        """
+        self._use()
+        names = [ids] if isinstance(ids, str) else list(ids)
+        if isinstance(metadata, Mapping):
+            metadata = [metadata] * len(names)
+        return self._writer.update(names, metadata, merge, if_version, request_id)
+
+    def delete(
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        filter: FilterLike = None,
+        if_version: Seq[int] | int | None = None,
+        request_id: str = "",
+    ) -> WriteResult:
+        """Delete by id or by filter; `count` in the result says how many there were. Ids that don't exist are skipped."""
+        self._use()
+        if (ids is None) == (filter is None):
+            raise _invalid("delete takes either ids or a filter.")
+        if ids is not None:
+            return self._writer.delete([ids] if isinstance(ids, str) else ids, if_version, request_id)
+        if if_version is not None:
+            raise _invalid("if_version goes with ids, not with a filter.")
+        node = self._parse(filter)
+        if node is None:
+            raise _invalid(
+                "An empty filter would delete everything: drop the database instead, or name what to delete."
+            )
+        return self._writer.delete_where(node, request_id)
+
+    # Reading by id
+
+    @overload
+    def get(self, ids: str) -> Item | None: ...  # type: ignore[overload-overlap]  # a str is no list of ids here
+    @overload
+    def get(self, ids: Iterable[str]) -> list[Item | None]: ...
+    def get(self, ids: str | Iterable[str]) -> Item | list[Item | None] | None:
+        """One item (None when there is none), or a list as long as the ids given."""
+        view = self._use().view
+        names = [ids] if isinstance(ids, str) else list(ids)
+        items: list[Item | None] = [None] * len(names)
+        for shard in view.shards:
+            for i, where in enumerate(shard.locate(names)):
+                if where is not None:
+                    items[i] = Item(names[i], where[0].reader, where[1], self._unpacker)
+        return items[0] if isinstance(ids, str) else items
+
+    @overload
+    def exists(self, ids: str) -> bool: ...  # type: ignore[overload-overlap]
+    @overload
+    def exists(self, ids: Iterable[str]) -> list[bool]: ...
+    def exists(self, ids: str | Iterable[str]) -> bool | list[bool]:
+        """Whether each id is stored."""
+        if isinstance(ids, str):
+            return self.get(ids) is not None
+        return [item is not None for item in self.get(list(ids))]
+
+    def count(self, filter: FilterLike = None) -> int:
+        """Exactly how many vectors there are, or match."""
+        return executor.count(self._use().view, self._parse(filter))
+
+    def scroll(
+        self,
+        limit: int = 1000,
+        cursor: str | None = None,
+        filter: FilterLike = None,
+    ) -> Page:
+        """All vectors, a page at a time. The order is fixed by the ids alone, so pages never overlap and never skip a vector
+        that is there throughout, whatever is written meanwhile.
+        """
+        view = self._use().view
+        if not 1 <= limit <= K_MAX:
+            raise _invalid(f"limit must be 1 to {K_MAX}, got {limit}.")
+        found = executor.page(view, self._parse(filter), _place_of(cursor), limit)
+        items = [Item(vector_id, part.reader, row, self._unpacker) for _, vector_id, part, row in found]
+        return Page(items, items[-1].id if len(items) == limit else None)
+
+    def items(self, filter: FilterLike = None) -> Iterator[Item]:
+        """Every item that matches, by scrolling."""
+        cursor: str | None = None
+        while True:
+            page = self.scroll(1000, cursor, filter)
+            yield from page.items
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    # Searching
+
+    def search(
+        self,
+        vector: npt.ArrayLike | None = None,
+        *,
+        id: str | None = None,
+        k: int | None = 10,
+        filter: FilterLike = None,
+        recall: float = 0.95,
+        text: str | None = None,
+        fusion: str = "rrf",
+        alpha: float = 0.5,
+        threshold: float | None = None,
+        max_distance: float | None = None,
+        exact: bool = False,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        ef_search: int | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        explain: bool = False,
+    ) -> Hits:
+        """The k stored vectors most like `vector` (or like the one stored under `id`, itself left out), best first.
+
+        vector: (dimension,). filter: only vectors whose metadata match, decided before the best k are taken. recall: share
+        of the true best k to find on average, 0 < recall <= 1; 1.0 is exact. text: words for a full-text search (BM25) over
+        the declared text fields; with a vector too, both rankings are fused (fusion "rrf" or "weighted"; alpha: the vector's
+        share). threshold: only hits whose score is at least this. max_distance: every hit within this distance, exactly
+        (k=None: all of them). group_by: at most group_size hits for each value of that metadata field, k groups. exact,
+        nprobe, candidates, ef_search: for experts, instead of recall. explain: the result's `explanation` says what was
+        done. Equal scores are ordered by id.
+        """
+        if (
+            threshold is None
+            and max_distance is None
+            and text is None
+            and id is None
+            and k is not None
+            and vector is not None
+        ):
+            # The common search, kept short
+            opened = self._use()
+            _check_k(k)
+            if not 0.0 < recall <= 1.0:
+                raise _bad_recall(recall)
+            request = SearchRequest(self._space.prepare_query(vector), k, recall, self._parse(filter))
+        else:
+            opened = self._use()
+            request = self._request(opened, vector, id, k, filter, recall, text, fusion, alpha, threshold, max_distance)
+        if exact or nprobe is not None or candidates is not None or ef_search is not None:
+            request.overrides = _overrides(exact, nprobe, candidates, ef_search)
+        if group_by is not None:
+            _group(request, group_by, group_size)
+        return self._run(opened, request, explain)
+
+    def _run(self, opened: OpenDatabase, request: SearchRequest, explain: bool) -> Hits:
+        explanation, started = None, 0.0
+        if explain:
+            explanation, started = Explanation(request.recall), time.perf_counter()
+        matches = executor.search(opened.view, request, self._analyzer, explanation)
+        hits = Hits(self._hits(matches, request), explanation)
+        if explanation is not None:
+            explanation.total_us = (time.perf_counter() - started) * 1e6
+        return hits
+
+    def _hits(self, matches: list[Match], request: SearchRequest) -> list[Hit]:
+        unpacker = self._unpacker
+        if self._score_is_similarity or request.text is not None:
+            return [Hit(score, vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
+        public = self._space.public_score
+        return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
+
+    def search_batch(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        k: int = 10,
+        filter: FilterLike = None,
+        recall: float = 0.95,
+    ) -> list[Hits]:
+        """`search` for each row of vectors (m, dimension), all over the same view of the data."""
+        opened = self._use()
+        _check_k(k)
+        if not 0.0 < recall <= 1.0:
+            raise _bad_recall(recall)
+        node, view = self._parse(filter), opened.view
+        results = []
+        for query in self._space.prepare_queries(vectors):
+            request = SearchRequest(query, k, recall, node)
+            results.append(Hits(self._hits(executor.search(view, request, None, None), request)))
+        return results
+
+    def search_groups(
+        self,
+        vector: npt.ArrayLike | None = None,
+        *,
+        group_by: str,
+        group_size: int = 1,
+        id: str | None = None,
+        k: int = 10,
+        filter: FilterLike = None,
+        recall: float = 0.95,
+        text: str | None = None,
+    ) -> list[Group]:
+        """The best k groups: hits that share a value of the metadata field `group_by`, up to group_size each.
+
+        Groups are in the order of their best hit; vectors without the field are left out.
+        """
+        opened = self._use()
+        request = self._request(opened, vector, id, k, filter, recall, text, "rrf", 0.5, None, None)
+        _group(request, group_by, group_size)
+        matches = executor.search(opened.view, request, self._analyzer, None)
+        group_of = executor.group_reader(group_by)
+        groups: dict[str, Group] = {}
+        for hit, match in zip(self._hits(matches, request), matches, strict=True):
+            key = group_of(match[2].metadata_of(match[3]))
+            assert key is not None
+            groups.setdefault(key, Group(msgspec.json.decode(key), [])).hits.append(hit)
+        return list(groups.values())
+
+    def explain(self, vector: npt.ArrayLike | None = None, **options: Any) -> dict[str, Any]:
+        """What `search` with the same arguments does: per segment the strategy, matches, candidates and times."""
+        explanation = self.search(vector, **options, explain=True).explanation
+        assert explanation is not None
+        return explanation.as_dict()
+
+    def _request(
+        self,
+        opened: OpenDatabase,
+        vector: npt.ArrayLike | None,
+        vector_id: str | None,
+        k: int | None,
+        filter: FilterLike,
+        recall: float,
+        text: str | None,
+        fusion: str,
+        alpha: float,
+        threshold: float | None,
+        max_distance: float | None,
+    ) -> SearchRequest:
+        if vector is not None and vector_id is not None:
+            raise _invalid("search takes a vector or an id, not both.")
+        if vector is None and vector_id is None and text is None:
+            raise _invalid("search needs a vector, an id or a text.")
+        if k is None and max_distance is None:
+            raise _invalid("k=None (all hits) goes with max_distance.")
+        if k is not None:
+            _check_k(k)
+        if not 0.0 < recall <= 1.0:
+            raise _bad_recall(recall)
+        if text is not None:
+            self._check_text(text, fusion, alpha, threshold, max_distance)
+        if vector_id is not None:
+            item = self.get(vector_id)
+            if item is None:
+                raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
+            vector = item.vector
+        request = SearchRequest(
+            None if vector is None else self._space.prepare_query(vector),
+            k,
+            recall,
+            self._parse(filter),
+            text=text,
+            fusion=fusion,
+            alpha=alpha,
+            exclude_id=vector_id,
+        )
+        if threshold is not None:
+            request.similarity_min = self._space.similarity_of_score(_number(threshold, "threshold"))
+        if max_distance is not None:
+            if threshold is not None:
+                raise _invalid("threshold and max_distance say the same thing: give one of them.")
+            request.similarity_min = self._space.similarity_of_distance(_number(max_distance, "max_distance"))
+            request.within = True
+        return request
+
+    def _check_text(
+        self, text: str, fusion: str, alpha: float, threshold: float | None, max_distance: float | None
+    ) -> None:
+        if self._analyzer is None:
+            raise JadeError(
+                ErrorCode.UNKNOWN_FIELD,
+                f"Database {self.name!r} declares no text field: create it with schema={{'FIELD': 'text'}} to search by text.",
+            )
+        if not isinstance(text, str):
+            raise _invalid(f"text must be a string, got {type(text).__name__}.")
+        if fusion not in _FUSIONS:
+            raise _invalid(f"Unknown fusion {fusion!r}: use one of {', '.join(_FUSIONS)}.")
+        if not 0.0 <= alpha <= 1.0:
+            raise _invalid(f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
+        if threshold is not None or max_distance is not None:
+            raise _invalid("threshold and max_distance are about vectors: they can't be combined with text.")
+
+    def _parse(self, value: FilterLike) -> Filter | None:
+        return None if value is None else filter_parse.parse(value, self._config.schema)
+
+    # Looking after it
+
+    def stats(self) -> Stats:
+        """Rows, segments, bytes in memory and on disk, watermarks: what is true now."""
+        return stats_of(self._use())
+
+    def wait_indexed(self, timeout: float | None = None) -> None:
+        """Seal what is growing and return when every row so far is in an indexed segment. Raises TIMEOUT after `timeout` s.
+
+        Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
+        """
+        opened = self._use()
+        if any(r.state.growing.count for r in opened.replicas):
+            self._writer.seal(compact=False)
+        opened.maintenance.wait_settled(timeout)
+
+    def compact(self, timeout: float | None = None) -> None:
+        """Merge every shard into one segment without dead rows, and wait for it."""
+        self._use()
+        self._writer.seal(compact=True)
+        self._use().maintenance.wait_settled(timeout)
+
+    def verify(self) -> None:
+        """Read every file and compare checksums. Raises CORRUPT naming the first damaged file."""
+        self._use().verify()
+
+    def digest(self) -> list[str]:
+        """A fingerprint of each shard's contents: equal for databases that applied the same writes."""
+        return [replica.digest() for replica in self._use().replicas]
+
+    def _use(self) -> OpenDatabase:
+        opened = self._opened
+        if opened is None:
+            raise JadeError(ErrorCode.CLOSED, f"Database {self.name!r} is closed: open its store again.")
+        if opened.damage is not None:
+            raise opened.damage
+        return opened
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+
+def _check_k(k: int) -> None:
+    if type(k) is not int or not 1 <= k <= K_MAX:
+        raise _invalid(f"k must be an integer from 1 to {K_MAX}, got {k!r}.")
+
+
+def _bad_recall(recall: float) -> JadeError:
+    return _invalid(f"recall is the share of true neighbours to find, above 0 and at most 1, got {recall}.")
+
+
+def _number(value: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise _invalid(f"{name} must be a number, got {value!r}.")
+    return float(value)
+
+
+def _group(request: SearchRequest, group_by: str, group_size: int) -> None:
+    if request.k is None:
+        raise _invalid("group_by needs k, the number of groups.")
+    if type(group_size) is not int or group_size < 1:
+        raise _invalid(f"group_size must be a positive integer, got {group_size!r}.")
+    request.group_by, request.group_size = group_by, group_size
+
+
+def _overrides(exact: bool, nprobe: int | None, candidates: int | None, ef_search: int | None) -> SearchOverrides:
+    for name, value in (("nprobe", nprobe), ("candidates", candidates), ("ef_search", ef_search)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise _invalid(f"{name} must be a positive integer, got {value!r}.")
+    return SearchOverrides(nprobe=nprobe, candidates=candidates, ef_search=ef_search, exact=exact)
+
+
+def _place_of(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    if not isinstance(cursor, str):
+        raise _invalid("cursor must be what the page before gave.")
+    return int(hash_ids([cursor])[0]), cursor
+
+
+def _invalid(message: str) -> JadeError:
+    return JadeError(ErrorCode.INVALID_ARGUMENT, message)

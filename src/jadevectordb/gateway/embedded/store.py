@@ -1,0 +1,273 @@
+"""A folder of databases: create, open, list, drop, copy.
+
+FOLDER/LOCK            held while the store is open, so that two processes never write one folder
+FOLDER/catalog.sqlite  which databases there are and how they were configured
+FOLDER/db-*/           one database: its log and its shards
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.model.database import FORMAT_VERSION, DatabaseConfig, check_config, index_kind_of, metric_of
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import NodeId
+from jadevectordb.model.limits import SEAL_ROWS
+from jadevectordb.model.schema import Schema, parse_schema
+from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.node.snapshot import copy_database
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.metadata_store import MetadataStore, Record
+
+CATALOG_NAME = "catalog.sqlite"
+_PREFIX = "database/"
+_DROPPED = "dropped-"
+_NODE = NodeId("local")
+
+
+class World(Protocol):
+    """What a store needs from outside; `main` builds the real one."""
+
+    @property
+    def clock(self) -> Clock: ...
+    def open_catalog(self, folder: Path) -> MetadataStore: ...
+    def lock(self, folder: Path) -> Any:
+        """Exclusive use of the folder until its `close()`; raises LOCKED."""
+        ...
+
+    def open_database(self, config: DatabaseConfig, directory: Path) -> OpenDatabase: ...
+    def unique_name(self) -> str: ...
+
+
+class Store:
+    """Made by `jadevectordb.open`. Thread-safe. A context manager: leaving it closes everything."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        self.path = path
+        self._world = world
+        self._lock = threading.RLock()
+        self._open: dict[str, Database] = {}
+        self._closed = False
+        self._folder_lock = world.lock(path)
+        try:
+            self._check_folder()
+            self._catalog = world.open_catalog(path)
+        except BaseException:
+            self._folder_lock.close()
+            raise
+
+    def _check_folder(self) -> None:
+        if not (self.path / CATALOG_NAME).exists() and any(self.path.glob("db-*")):
+            raise JadeError(
+                ErrorCode.CORRUPT,
+                f"{self.path / 'catalog.sqlite'} is missing but databases are there: restore the folder from a snapshot.",
+                details={"file": str(self.path / CATALOG_NAME)},
+            )
+        for leftover in self.path.glob(f"{_DROPPED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    # Databases
+
+    def create_database(
+        self,
+        name: str,
+        dimension: int,
+        metric: str = "cosine",
+        shards: int = 1,
+        index: str = "AUTO",
+        schema: Schema | Mapping[str, Any] | None = None,
+        *,
+        strict: bool = False,
+        text_language: str = "english",
+        seal_rows: int = SEAL_ROWS,
+        exist_ok: bool = False,
+    ) -> Database:
+        """Make a database and open it.
+
+        dimension: 1 to 4096 (bits under hamming). metric: cosine, euclidean, dot or hamming. shards: parts it is split into
+        by id. index: AUTO, FLAT, IVF, HNSW or LSH. schema: metadata fields declared with a type, such as {"year": "integer",
+        "tags": "string[]", "body": "text"}: typed and faster to filter; "text" makes a field searchable by words. strict:
+        refuse fields that are not declared. exist_ok: open it if it exists with the same settings.
+        Raises ALREADY_EXISTS, INVALID_ARGUMENT.
+        """
+        if not isinstance(name, str) or type(dimension) is not int or type(shards) is not int:
+            raise JadeError(
+                ErrorCode.INVALID_ARGUMENT,
+                "create_database takes a name, an integer dimension, and an integer number of shards.",
+            )
+        config = DatabaseConfig(
+            name=name,
+            folder=f"db-{self._world.unique_name()}",
+            dimension=dimension,
+            metric=metric_of(metric),
+            shards=shards,
+            index=index_kind_of(index),
+            schema=parse_schema(schema, strict=strict),
+            text_language=text_language,
+            seal_rows=seal_rows,
+            created_ms=self._world.clock.now_ms(),
+        )
+        check_config(config)
+        with self._lock:
+            self._check_open()
+            existing = self._catalog.get(_PREFIX + name)
+            if existing is not None:
+                return self._existing(name, config, existing, exist_ok)
+            (self.path / config.folder).mkdir()
+            if self._catalog.compare_and_set(_PREFIX + name, msgspec.json.encode(config), 0) is None:
+                raise _exists(name)
+            return self.database(name)
+
+    def _existing(self, name: str, wanted: DatabaseConfig, existing: Record, exist_ok: bool) -> Database:
+        if not exist_ok:
+            raise _exists(name)
+        found = _decode(name, existing)
+        ours = msgspec.structs.replace(wanted, folder=found.folder, created_ms=found.created_ms)
+        if ours != found:
+            different = [f for f in found.__struct_fields__ if getattr(ours, f) != getattr(found, f)]
+            raise JadeError(
+                ErrorCode.ALREADY_EXISTS,
+                f"Database {name!r} exists with another {', '.join(different)}: open it with database({name!r}), or choose another name.",
+                details={"different": different},
+            )
+        return self.database(name)
+
+    def database(self, name: str) -> Database:
+        """Open an existing database; the same object every time. Raises UNKNOWN_DATABASE, CORRUPT, FORMAT_TOO_NEW."""
+        with self._lock:
+            self._check_open()
+            if name in self._open:
+                return self._open[name]
+            record = self._catalog.get(f"{_PREFIX}{name}")
+            if record is None:
+                known = ", ".join(self.databases()) or "none yet"
+                raise JadeError(
+                    ErrorCode.UNKNOWN_DATABASE,
+                    f"There is no database {name!r} in {self.path} (there are: {known}). Make it with create_database.",
+                    details={"name": name},
+                )
+            config = _decode(name, record)
+            opened = Database(self._world.open_database(config, self.path / config.folder), _NODE)
+            self._open[name] = opened
+            return opened
+
+    def databases(self) -> list[str]:
+        """Names, in order."""
+        with self._lock:
+            self._check_open()
+            return [key.removeprefix(_PREFIX) for key in self._catalog.list(_PREFIX)]
+
+    def describe(self, name: str) -> DatabaseConfig:
+        """How the database was created."""
+        with self._lock:
+            self._check_open()
+            record = self._catalog.get(f"{_PREFIX}{name}")
+            if record is None:
+                raise JadeError(
+                    ErrorCode.UNKNOWN_DATABASE, f"There is no database {name!r} in {self.path}.", details={"name": name}
+                )
+            return _decode(name, record)
+
+    def drop_database(self, name: str) -> None:
+        """Delete a database and everything in it. Raises UNKNOWN_DATABASE."""
+        with self._lock:
+            config = self.describe(name)
+            record = self._catalog.get(_PREFIX + name)
+            opened = self._open.pop(name, None)
+            if opened is not None:
+                opened._close()
+            assert record is not None
+            self._catalog.compare_and_set(_PREFIX + name, None, record.revision)
+            # Renamed first: what a crash leaves half deleted is never taken for a database.
+            gone = self.path / f"{_DROPPED}{config.folder}"
+            (self.path / config.folder).rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    # The whole folder
+
+    def snapshot(self, path: str | Path) -> None:
+        """Copy the store to a new folder as of now, while reading and writing go on; open it like any other store.
+
+        Sealed files are hard-linked where the file system allows, so this takes milliseconds and little space. Every write
+        acknowledged before the call is in it; each write is in it whole or not at all. Raises ALREADY_EXISTS, DISK_FULL.
+        """
+        target = Path(path)
+        with self._lock:
+            self._check_open()
+            if target.exists():
+                raise JadeError(ErrorCode.ALREADY_EXISTS, f"{target} exists: name a new folder for the snapshot.")
+            opened = {name: self.database(name) for name in self.databases()}
+            draft = target.with_name(f"{target.name}.unfinished-{self._world.unique_name()}")
+            draft.mkdir(parents=True)
+            try:
+                catalog = self._world.open_catalog(draft)
+                try:
+                    for name, database in opened.items():
+                        copy_database(database._use(), draft / database.config.folder)
+                        catalog.compare_and_set(_PREFIX + name, msgspec.json.encode(database.config), 0)
+                finally:
+                    catalog.close()
+                draft.rename(target)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+
+    def close(self) -> None:
+        """Close every database. What was written is safe without it; with it the next open is quicker. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for database in self._open.values():
+                database._close()
+            self._open.clear()
+            self._catalog.close()
+            self._folder_lock.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JadeError(ErrorCode.CLOSED, f"The store {self.path} is closed: open it again with jadevectordb.open.")
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {str(self.path)!r}{' closed' if self._closed else ''}>"
+
+
+OpenStore = Callable[[str | Path], Store]
+
+
+def _decode(name: str, record: Record) -> DatabaseConfig:
+    probe = msgspec.json.decode(record.value)
+    found = probe.get("format") if isinstance(probe, dict) else None
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise JadeError(
+            ErrorCode.FORMAT_TOO_NEW,
+            f"Database {name!r} has format {found}, this version reads up to {FORMAT_VERSION}: open it with a newer JadeVectorDB.",
+            details={"format": found, "supported": FORMAT_VERSION},
+        )
+    try:
+        return msgspec.json.decode(record.value, type=DatabaseConfig)
+    except msgspec.MsgspecError as error:
+        raise JadeError(
+            ErrorCode.CORRUPT, f"The catalog entry of database {name!r} can't be read ({error})."
+        ) from error
+
+
+def _exists(name: str) -> JadeError:
+    return JadeError(
+        ErrorCode.ALREADY_EXISTS,
+        f"Database {name!r} exists: open it with database({name!r}), or create it with exist_ok=True.",
+        details={"name": name},
+    )

@@ -1,0 +1,65 @@
+"""What a database is told when it is created, as the catalog keeps it."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.limits import DIMENSION_MAX, NAME_LENGTH_MAX, SEAL_ROWS, SHARDS_MAX
+from jadevectordb.model.metric import Metric
+from jadevectordb.model.schema import Schema
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Fixed for the life of a database. folder: where it lies inside the store. seal_rows: rows of a growing segment."""
+
+    format: int = FORMAT_VERSION
+    name: str
+    folder: str
+    dimension: int
+    metric: Metric
+    shards: int
+    index: IndexKind
+    schema: Schema
+    text_language: str = "english"
+    seal_rows: int = SEAL_ROWS
+    created_ms: int = 0
+
+
+def check_config(config: DatabaseConfig) -> None:
+    """Raises INVALID_ARGUMENT with what to do."""
+    if not _NAME.fullmatch(config.name) or len(config.name) > NAME_LENGTH_MAX:
+        raise _invalid(
+            f"Database name {config.name!r} is not allowed: use 1 to {NAME_LENGTH_MAX} letters, digits, '_', '-' and '.', "
+            "beginning with a letter, digit or '_'."
+        )
+    if not 1 <= config.dimension <= DIMENSION_MAX:
+        raise _invalid(f"dimension must be 1 to {DIMENSION_MAX}, got {config.dimension}.")
+    if not 1 <= config.shards <= SHARDS_MAX:
+        raise _invalid(f"shards must be 1 to {SHARDS_MAX}, got {config.shards}.")
+    if config.seal_rows < 1:
+        raise _invalid(f"seal_rows must be at least 1, got {config.seal_rows}.")
+
+
+def metric_of(value: object) -> Metric:
+    try:
+        return Metric(str(value).lower())
+    except ValueError:
+        raise _invalid(f"Unknown metric {value!r}: use one of {', '.join(Metric)}.") from None
+
+
+def index_kind_of(value: object) -> IndexKind:
+    try:
+        return IndexKind(str(value).upper())
+    except ValueError:
+        raise _invalid(f"Unknown index {value!r}: use one of {', '.join(IndexKind)}.") from None
+
+
+def _invalid(message: str) -> JadeError:
+    return JadeError(ErrorCode.INVALID_ARGUMENT, message)

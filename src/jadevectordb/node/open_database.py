@@ -1,0 +1,155 @@
+"""One database as this node holds it: a log, a replica of each shard, and the background work, kept in step.
+
+Frames come from the log in order; every entry is applied to its shard, then one new view of all shards is published: a
+search sees a whole frame or nothing of it. What an entry did is kept for the writer that waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.index.text import TextConfig
+from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.model.operations import Outcome
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.compute import Compute
+from jadevectordb.ports.log import Frame, Log
+from jadevectordb.segment.sealed import SealedSegment
+from jadevectordb.shard.apply import ShardConfig
+from jadevectordb.shard.maintenance import Lane, Maintenance
+from jadevectordb.shard.replica import Replica, WriteAtomically
+from jadevectordb.shard.view import DatabaseView
+
+VERIFY_AT_OPEN_BYTES = 256 << 20  # segments are verified while opening up to this much, the rest in the background
+
+
+class OpenDatabase:
+    """directory: the database's folder. log: of this database, owned and closed by this object, as the compute lanes are."""
+
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        directory: Path,
+        *,
+        log: Log,
+        compute: Mapping[Lane, Compute],
+        clock: Clock,
+        write_atomically: WriteAtomically,
+        threads: int,
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.log = log
+        self.clock = clock
+        self.space = VectorSpace(config.metric, config.dimension)
+        text_fields = config.schema.texts
+        self.text = TextConfig(text_fields, config.text_language) if text_fields else None
+        shard_config = ShardConfig(self.space, config.schema, self.text, config.seal_rows)
+        self.replicas = [
+            Replica(ShardId(i), directory / f"shard-{i:04}", shard_config, config.index, write_atomically)
+            for i in range(config.shards)
+        ]
+        self._publishing = threading.Lock()
+        self._outcomes: dict[tuple[ShardId, Sequence], Outcome] = {}
+        self.damage: JadeError | None = None  # found by the background check; every later call reports it
+        self.view = DatabaseView((), ())
+        self.maintenance = Maintenance(self.replicas, log, dict(compute), clock, self._publish, threads)
+        self._unverified = self._verify_some()
+        self._replay()
+        log.subscribe(self._deliver)
+        self.maintenance.start()
+        self._scrubber = threading.Thread(target=self._scrub, name="jade-verify", daemon=True)
+        self._closing = threading.Event()
+        if self._unverified:
+            self._scrubber.start()
+
+    # From the log to the view
+
+    def _replay(self) -> None:
+        """Bring every replica to the log's end. Raises CORRUPT when the log does not reach back to a checkpoint."""
+        wanted = {}
+        for replica in self.replicas:
+            applied, last = replica.state.applied, self.log.last(replica.shard)
+            if last < applied:
+                raise JadeError(
+                    ErrorCode.CORRUPT,
+                    f"The log of shard {replica.shard} in {self.directory} ends at entry {last}, its checkpoint is at {applied}: "
+                    "log files were removed. Restore the database from a snapshot.",
+                    details={"file": str(self.directory), "last": last, "applied": applied},
+                )
+            wanted[replica.shard] = Sequence(applied + 1)
+        for frame in self.log.read(wanted):
+            for delivered in frame:
+                self.replicas[delivered.shard].apply(delivered.sequence, delivered.entry)
+        self._publish()
+
+    def _deliver(self, frame: Frame) -> None:
+        froze = False
+        for delivered in frame:
+            replica = self.replicas[delivered.shard]
+            before = len(replica.state.frozen)
+            outcome = replica.apply(delivered.sequence, delivered.entry)
+            self._outcomes[delivered.shard, delivered.sequence] = outcome
+            froze = froze or len(replica.state.frozen) > before
+        self._publish()
+        if froze:
+            self.maintenance.notify()
+
+    def _publish(self) -> None:
+        with self._publishing:
+            self.view = DatabaseView.of(tuple(replica.view for replica in self.replicas))
+
+    def check_usable(self) -> None:
+        """Raises the damage found in the files; before a write, also waits while too many rows are on their way to the disk."""
+        if self.damage is not None:
+            raise self.damage
+        self.maintenance.wait_for_room()
+
+    def take_outcome(self, shard: ShardId, sequence: Sequence) -> Outcome:
+        """What the entry did; to be asked once, by the writer that appended it."""
+        return self._outcomes.pop((shard, sequence))
+
+    # Checking files
+
+    def _verify_some(self) -> list[SealedSegment]:
+        """Verify segments within the budget; those left for the background."""
+        budget, left = VERIFY_AT_OPEN_BYTES, []
+        for replica in self.replicas:
+            for part in replica.checkpoint_parts:
+                segment = part.reader
+                assert isinstance(segment, SealedSegment)
+                if segment.disk_bytes <= budget:
+                    budget -= segment.disk_bytes
+                    segment.verify()
+                else:
+                    left.append(segment)
+        return left
+
+    def _scrub(self) -> None:
+        for segment in self._unverified:
+            if self._closing.is_set():
+                return
+            try:
+                segment.verify()
+            except JadeError as error:
+                if segment.directory.exists():  # else it was merged away while it was read
+                    self.damage = error
+                    return
+
+    def verify(self) -> None:
+        """Read every file of every shard and compare checksums. Raises CORRUPT naming the first damaged file."""
+        for replica in self.replicas:
+            with replica.maintenance:
+                replica.verify()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._scrubber.is_alive():
+            self._scrubber.join()
+        self.maintenance.close()
+        self.log.close()

@@ -1,0 +1,18 @@
+"""Heavy work as a port: it may run in another process, at low priority, so that searching and writing go on beside it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Compute(Protocol):
+    def run(self, task: str, payload: bytes) -> bytes:
+        """Call the function `task` ("package.module:function", bytes to bytes) and wait for its result.
+
+        Raises the JadeError the task raised; IO_ERROR when the worker died.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop whatever runs; a waiting `run` raises CLOSED."""
+        ...

@@ -1,0 +1,385 @@
+"""The write path: check, pack, route to shards, append one frame, and tell what became of it.
+
+Everything about a request that can be wrong is found before the log is touched. The entries of a request, for however many
+shards, are one frame: durable and visible together, or not at all. A condition (`if_version`) is decided where it is applied;
+a request whose conditions fall into more than one entry is first checked with all other writers held back, so that it too
+is applied whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Seq
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model import filters
+from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.hybrid_time import HybridClock
+from jadevectordb.model.ids import NodeId, RequestId, Sequence, ShardId, VectorId
+from jadevectordb.model.limits import (
+    BATCH_ROWS_MAX,
+    ENTRY_BYTES_MAX,
+    ENTRY_ROWS_MAX,
+    ID_LENGTH_MAX,
+    REQUEST_BYTES_MAX,
+)
+from jadevectordb.model.operations import (
+    Delete,
+    DeleteWhere,
+    Entry,
+    Operation,
+    Outcome,
+    Refusal,
+    Seal,
+    Update,
+    Write,
+)
+from jadevectordb.model.schema import Schema
+from jadevectordb.model.schema_encode import encode_metadata
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.log import Log
+from jadevectordb.segment.records import hash_ids
+from jadevectordb.shard.view import DatabaseView
+from jadevectordb.topology.sharding import shards_of
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_CONDITION = -1
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did.
+
+    count: vectors written, updated or deleted. sequences: newest log entry of the request by shard (a session token).
+    duplicate: the request id was applied before, nothing was done again.
+    """
+
+    count: int
+    sequences: dict[int, int]
+    duplicate: bool = False
+
+    @property
+    def version(self) -> int:
+        """The version the vectors of this request got, where they all are in one shard and one entry."""
+        return max(self.sequences.values(), default=0)
+
+
+class WriteTarget(Protocol):
+    """What a writer needs of the database it writes to; `node.OpenDatabase` is one."""
+
+    @property
+    def config(self) -> DatabaseConfig: ...
+    @property
+    def space(self) -> VectorSpace: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def view(self) -> DatabaseView: ...
+    def check_usable(self) -> None:
+        """Raises what keeps the database from taking writes; waits while too much is on its way to the disk."""
+        ...
+
+    def take_outcome(self, shard: ShardId, sequence: Sequence) -> Outcome: ...
+
+
+class WriteGate:
+    """Writers pass together; one that needs the state to stand still passes alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            while self._alone:
+                self._changed.wait()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                if not self._inside:
+                    self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            while self._alone:
+                self._changed.wait()
+            self._alone = True
+            while self._inside:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+class Writer:
+    """Writes to one open database. Thread-safe."""
+
+    def __init__(self, database: WriteTarget, node: NodeId) -> None:
+        self._database = database
+        self._node = node
+        self._gate = WriteGate()
+        self._clock = HybridClock()
+        self._clock_lock = threading.Lock()
+
+    def upsert(
+        self,
+        ids: Iterable[str],
+        vectors: npt.ArrayLike,
+        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any] | None,
+        if_version: Seq[int] | int | None,
+        request_id: str,
+    ) -> WriteResult:
+        names = check_ids(ids)
+        rows = self._database.space.check_and_pack(vectors)
+        if len(rows) != len(names):
+            raise _invalid(f"{len(names)} ids came with {len(rows)} vectors: give one vector an id.")
+        encoded = encode_all(metadata, names, self._database.config.schema)
+        expected = conditions(if_version, len(names))
+        size = rows.nbytes + sum(map(len, encoded))
+        if len(names) > BATCH_ROWS_MAX or size > REQUEST_BYTES_MAX:
+            raise JadeError(
+                ErrorCode.REQUEST_TOO_LARGE,
+                f"One request may hold {BATCH_ROWS_MAX:,} vectors and {REQUEST_BYTES_MAX >> 20} MiB, this one has {len(names):,} and "
+                f"{size >> 20} MiB: send it in smaller batches.",
+                details={"rows": len(names), "bytes": size},
+            )
+        per_entry = max(1, min(ENTRY_ROWS_MAX, ENTRY_BYTES_MAX * len(names) // max(1, size)))
+
+        def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
+            if isinstance(take, slice):
+                return Write(names[take], rows[take], encoded[take], None if expected is None else expected[take])
+            at = take.tolist()
+            return Write(
+                [names[i] for i in at],
+                rows[take],
+                [encoded[i] for i in at],
+                None if expected is None else [expected[i] for i in at],
+            )
+
+        return self._submit(names, operation, per_entry, expected is not None, request_id)
+
+    def delete(self, ids: Iterable[str], if_version: Seq[int] | int | None, request_id: str) -> WriteResult:
+        names = check_ids(ids)
+        expected = conditions(if_version, len(names))
+
+        def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
+            at = range(len(names))[take] if isinstance(take, slice) else take.tolist()
+            return Delete([names[i] for i in at], None if expected is None else [expected[i] for i in at])
+
+        return self._submit(names, operation, ENTRY_ROWS_MAX, expected is not None, request_id)
+
+    def delete_where(self, node: Filter, request_id: str) -> WriteResult:
+        operation = DeleteWhere(filters.to_json(node))
+        shards = [ShardId(i) for i in range(self._database.config.shards)]
+        with self._gate.shared():
+            return self._append([(shard, operation, 0, 1) for shard in shards], request_id)
+
+    def update(
+        self,
+        ids: Iterable[str],
+        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any],
+        merge: bool,
+        if_version: Seq[int] | int | None,
+        request_id: str,
+    ) -> WriteResult:
+        names = check_ids(ids)
+        patches = encode_all(metadata, names, self._database.config.schema)
+        expected = conditions(if_version, len(names))
+
+        def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
+            at = range(len(names))[take] if isinstance(take, slice) else take.tolist()
+            conditions_taken = None if expected is None else [expected[i] for i in at]
+            return Update([names[i] for i in at], [patches[i] for i in at], merge, conditions_taken)
+
+        size = sum(map(len, patches))
+        per_entry = max(1, min(ENTRY_ROWS_MAX, ENTRY_BYTES_MAX * len(names) // max(1, size)))
+        return self._submit(names, operation, per_entry, expected is not None, request_id)
+
+    def seal(self, *, compact: bool) -> WriteResult:
+        """Have every shard close its growing segment at one place of its log."""
+        shards = [ShardId(i) for i in range(self._database.config.shards)]
+        with self._gate.shared():
+            return self._append([(shard, Seal(compact), 0, 1) for shard in shards], "")
+
+    # Routing and appending
+
+    def _submit(
+        self,
+        names: list[VectorId],
+        operation: Any,
+        per_entry: int,
+        conditional: bool,
+        request_id: str,
+    ) -> WriteResult:
+        if not names:
+            return WriteResult(0, {})
+        pieces = self._pieces(names, operation, per_entry)
+        if conditional and len(pieces) > 1:
+            with self._gate.alone():
+                self._check_conditions(pieces)
+                return self._append(pieces, request_id)
+        with self._gate.shared():
+            return self._append(pieces, request_id)
+
+    def _pieces(
+        self, names: list[VectorId], operation: Any, per_entry: int
+    ) -> list[tuple[ShardId, Operation, int, int]]:
+        """The request cut by shard and entry size: (shard, operation, part, parts)."""
+        shard_count = self._database.config.shards
+        if shard_count == 1:
+            starts = range(0, len(names), per_entry)
+            return [(ShardId(0), operation(slice(s, s + per_entry)), i, len(starts)) for i, s in enumerate(starts)]
+        shards = shards_of(hash_ids(names), shard_count)
+        pieces = []
+        for shard in np.unique(shards).tolist():
+            mine = np.flatnonzero(shards == shard)
+            starts = range(0, len(mine), per_entry)
+            pieces += [
+                (ShardId(shard), operation(mine[s : s + per_entry]), i, len(starts)) for i, s in enumerate(starts)
+            ]
+        return pieces
+
+    def _append(self, pieces: list[tuple[ShardId, Operation, int, int]], request_id: str) -> WriteResult:
+        database = self._database
+        database.check_usable()
+        with self._clock_lock:
+            time = self._clock.tick(database.clock.now_ms())
+        entries = [
+            (shard, Entry(operation, time, self._node, RequestId(request_id), part, parts))
+            for shard, operation, part, parts in pieces
+        ]
+        sequences = database.log.append(entries)
+        outcomes = [
+            database.take_outcome(shard, sequence) for (shard, _), sequence in zip(entries, sequences, strict=True)
+        ]
+        return _result(entries, outcomes)
+
+    def _check_conditions(self, pieces: list[tuple[ShardId, Operation, int, int]]) -> None:
+        """Raise VERSION_CONFLICT if any condition of the request does not hold now; nobody else is writing."""
+        shards = self._database.view.shards
+        for shard, operation, _, _ in pieces:
+            assert isinstance(operation, Write | Delete | Update) and operation.if_version is not None
+            located = shards[shard].locate(list(operation.ids))
+            for name, expected, where in zip(operation.ids, operation.if_version, located, strict=True):
+                actual = 0 if where is None else where[0].reader.version_of(where[1])
+                if expected not in (_NO_CONDITION, actual):
+                    raise conflict(name, expected, actual)
+
+
+def _result(entries: list[tuple[ShardId, Entry]], outcomes: list[Outcome]) -> WriteResult:
+    sequences: dict[int, int] = {}
+    for (shard, _), outcome in zip(entries, outcomes, strict=True):
+        if outcome.refusal is not None:
+            refusal: Refusal = outcome.refusal
+            raise conflict(refusal.id, refusal.expected, refusal.actual)
+        sequences[shard] = max(sequences.get(shard, 0), outcome.sequence)
+    return WriteResult(sum(o.changed for o in outcomes), sequences, any(o.duplicate for o in outcomes))
+
+
+def conflict(vector_id: str, expected: int, actual: int) -> JadeError:
+    found = "it does not exist" if actual == 0 else f"it has version {actual}"
+    wanted = "must not exist yet" if expected == 0 else f"must have version {expected}"
+    return JadeError(
+        ErrorCode.VERSION_CONFLICT,
+        f"Vector {vector_id!r} {wanted}, but {found}; nothing was written. Read it again and retry with its version.",
+        details={"id": vector_id, "expected": expected, "actual": actual},
+    )
+
+
+def check_ids(ids: Iterable[str]) -> list[VectorId]:
+    """Ids as a list, each 1..ID_LENGTH_MAX characters without control characters, no two alike."""
+    if isinstance(ids, str | bytes):
+        raise _invalid("ids must be a sequence of strings, one a vector; a single id goes in a list.")
+    names = [VectorId(i) for i in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
+    if set(map(type, names)) - {str}:
+        bad = next(i for i, name in enumerate(names) if type(name) is not str)
+        raise JadeError(
+            ErrorCode.INVALID_ID,
+            f"Id {names[bad]!r} at position {bad} is a {type(names[bad]).__name__}: ids are strings, write str(id).",
+            details={"position": bad},
+        )
+    # One pass over the joined text instead of one check an id: thousands a batch
+    joined = "".join(names)
+    if _CONTROL.search(joined) or any(map(_bad_length, map(len, names))) or not _encodable(joined):
+        bad = next(i for i, n in enumerate(names) if _bad_length(len(n)) or _CONTROL.search(n) or not _encodable(n))
+        raise JadeError(
+            ErrorCode.INVALID_ID,
+            f"Id {names[bad][:80]!r} at position {bad} is not allowed: 1 to {ID_LENGTH_MAX} characters, no control characters.",
+            details={"position": bad},
+        )
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
+        raise JadeError(
+            ErrorCode.DUPLICATE_ID,
+            f"Id {twice!r} occurs twice in the batch: which of its vectors counts? Keep one. Nothing was written.",
+            details={"id": twice},
+        )
+    return names
+
+
+def _bad_length(length: int) -> bool:
+    return not 1 <= length <= ID_LENGTH_MAX
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def encode_all(
+    metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any] | None, names: Seq[str], schema: Schema
+) -> list[bytes]:
+    """Metadata as JSON, one object an id; one mapping for all is taken where there is one id."""
+    if metadata is None:
+        return [b"{}"] * len(names)
+    if isinstance(metadata, Mapping):
+        if len(names) != 1:
+            raise _invalid(f"One metadata object came with {len(names)} ids: give a list with one an id.")
+        metadata = [metadata]
+    if len(metadata) != len(names):
+        raise _invalid(f"{len(names)} ids came with {len(metadata)} metadata objects: give one an id, or None.")
+    return encode_metadata(metadata, schema)
+
+
+def conditions(if_version: Seq[int] | int | None, count: int) -> list[int] | None:
+    """Expected versions, one an id; -1 = no condition for that one."""
+    if if_version is None:
+        return None
+    if isinstance(if_version, int | np.integer):
+        expected = [int(if_version)] * count
+    else:
+        expected = [_NO_CONDITION if v is None else int(v) for v in if_version]
+    if len(expected) != count:
+        raise _invalid(f"{count} ids came with {len(expected)} expected versions: give one for all, or one an id.")
+    if any(v < _NO_CONDITION for v in expected):
+        raise _invalid("if_version is 0 (must not exist), a version, or None for no condition.")
+    return expected
+
+
+def _invalid(message: str) -> JadeError:
+    return JadeError(ErrorCode.INVALID_ARGUMENT, message)

@@ -1,0 +1,156 @@
+"""A sealed segment: a folder of files that never change, mapped into memory, open in milliseconds.
+
+It starts as rows and records only ("" as its index kind: searched exactly) and is later replaced by a segment over the
+same units with index, filter columns and text index, built in the background (`segment.builder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.index.api import Found, SearchOverrides, VectorIndex
+from jadevectordb.index.bitmap import RowArray
+from jadevectordb.index.columns import ColumnSet, GrowingColumns, Selection, open_columns
+from jadevectordb.index.exact import RowBlock
+from jadevectordb.index.factory import open_index
+from jadevectordb.index.flat import FlatIndex
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.index.text import GrowingText, TextConfig, TextIndex, TextReader, open_text
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.operations import Rows
+from jadevectordb.model.schema import Schema
+from jadevectordb.segment import manifest as manifests
+from jadevectordb.segment.manifest import Manifest
+from jadevectordb.segment.reader import Allowed, range_in
+from jadevectordb.segment.records import HashArray, Records, map_array
+
+VECTORS, ORIGINALS = "vectors", "originals"
+
+
+class MetadataRows(Seq[bytes]):
+    """All metadata of a segment as a sequence, read from the mapped file row by row."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return self._records.row_count
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[bytes]: ...
+    def __getitem__(self, row: int | slice) -> bytes | list[bytes]:
+        if isinstance(row, slice):
+            return [self._records.metadata_of(r) for r in range(*row.indices(len(self)))]
+        return self._records.metadata_of(row)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._records.metadata_of, range(len(self)))
+
+
+class SealedSegment:
+    """A SegmentReader over one folder. Keeps its files mapped, so that views of it outlive the folder's removal."""
+
+    def __init__(self, directory: Path, space: VectorSpace, schema: Schema, text: TextConfig | None) -> None:
+        self.directory = directory
+        self.manifest = manifests.read_sealed_bytes(directory / manifests.MANIFEST_NAME, Manifest)
+        manifests.check_sizes(directory, self.manifest)
+        self.space = space
+        self.row_count = self.manifest.row_count
+        self.name = directory.name
+        self.index_kind = self.manifest.index_kind
+        self.records = Records(directory, self.row_count)
+        shape = (self.row_count, space.row_width)
+        self.rows: Rows = map_array(directory / VECTORS, space.row_dtype, shape)
+        self.originals = (
+            map_array(directory / ORIGINALS, space.row_dtype, shape) if self.manifest.has_originals else self.rows
+        )
+        self.metadata = MetadataRows(self.records)
+        self._block = RowBlock(space, self.rows)
+        self.index: VectorIndex = (
+            open_index(directory, space, self.rows)
+            if self.index_kind
+            else FlatIndex(self._block, "index not built yet")
+        )
+        self.columns: ColumnSet | None = open_columns(directory, self.row_count) if self.manifest.has_columns else None
+        self._unindexed_columns = None if self.columns is not None else GrowingColumns(schema)
+        self._text: TextIndex | GrowingText | None = None
+        if text is not None:
+            self._text = open_text(directory, self.row_count) if self.manifest.has_text else GrowingText(text)
+        self._hash_order = (self.records.hashes, self.records.hash_rows)
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """First and last unit it covers."""
+        return self.manifest.first_unit, self.manifest.last_unit
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory beyond the page cache: what the index and the filter cache keep."""
+        return self.index.memory_bytes + (0 if self.columns is None else self.columns.memory_bytes)
+
+    @property
+    def disk_bytes(self) -> int:
+        return manifests.total_bytes(self.manifest)
+
+    def search(
+        self, query: Rows, k: int, recall: float, allowed: Allowed | None, overrides: SearchOverrides | None
+    ) -> Found:
+        if allowed is None:
+            return self.index.search(query, k, recall=recall, overrides=overrides)
+        return self.index.search(
+            query,
+            k,
+            recall=recall,
+            allow=allowed.bits,
+            allowed_count=allowed.count,
+            allowed_rows=allowed.rows,
+            overrides=overrides,
+        )
+
+    def search_range(
+        self, query: Rows, similarity_min: float, allowed: Allowed | None
+    ) -> tuple[npt.NDArray[np.float32], RowArray]:
+        return range_in(self._block, self.row_count, query, similarity_min, allowed)
+
+    def select(self, node: Filter) -> Selection:
+        if self.columns is not None:
+            return self.columns.evaluate(node, self.records.metadata_of)
+        assert self._unindexed_columns is not None
+        return self._unindexed_columns.evaluate(node, self.metadata, self.row_count)
+
+    @property
+    def text(self) -> TextReader | None:
+        if isinstance(self._text, GrowingText):
+            return self._text.reader(self.metadata, self.row_count)
+        return self._text
+
+    def id_of(self, row: int) -> str:
+        return self.records.id_of(row)
+
+    def version_of(self, row: int) -> int:
+        return self.records.version_of(row)
+
+    def metadata_of(self, row: int) -> bytes:
+        return self.records.metadata_of(row)
+
+    def vector_of(self, row: int) -> Rows:
+        vector: Rows = self.originals[row]
+        return vector
+
+    def hash_order(self) -> tuple[HashArray, npt.NDArray[Any]]:
+        return self._hash_order
+
+    def find(self, ids: Seq[str], hashes: HashArray) -> dict[int, list[int]]:
+        return self.records.find(ids, hashes)
+
+    def verify(self) -> None:
+        """Compare every file with its checksum. Raises CORRUPT naming the first that differs."""
+        manifests.verify(self.directory, self.manifest)

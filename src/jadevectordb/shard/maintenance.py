@@ -1,0 +1,242 @@
+"""The background work of one database on one node: write frozen rows, trim the log, build towards the plan, check files.
+
+One thread writes frozen rows (quick, bounds memory and the log's reach), one builds small segments, one builds large ones, so
+that fresh rows get their index while a large merge runs. Building itself happens behind the compute port.
+
+Nothing here changes what the database says: every step may fail, be cut off or be repeated. A failure is kept as `trouble`,
+shown in the statistics, told to writers that wait, and the step is tried again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import Sequence as LogSequence
+from jadevectordb.model.ids import ShardId
+from jadevectordb.model.limits import SEAL_ROWS, UNWRITTEN_BYTES_MAX, WRITER_WAIT_S_MAX
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.compute import Compute
+from jadevectordb.ports.log import Log
+from jadevectordb.shard.replica import PlannedBuild, Replica
+
+BUILD_TASK = "jadevectordb.segment.builder:build_encoded"
+LARGE_ROWS = 4 * SEAL_ROWS
+_RETRY_S = 1.0
+_IDLE_S = 30.0  # only a safety net: every event wakes the threads
+# While rows stream in, the plan for large segments changes with every freeze: building each would be work thrown away.
+_LARGE_PLAN_REST_S = 0.5
+_LARGE_PLAN_WAIT_S_MAX = 5.0
+
+
+class Lane(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Maintenance:
+    """on_change: called after the visible state changed (a segment was swapped), to publish a new view.
+
+    compute: one a lane, used by that lane's thread only. threads: how many cores a build may use.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        log: Log,
+        compute: dict[Lane, Compute],
+        clock: Clock,
+        on_change: Callable[[], None],
+        threads: int,
+    ) -> None:
+        self._replicas = replicas
+        self._log = log
+        self._compute = compute
+        self._clock = clock
+        self._on_change = on_change
+        self._threads = threads
+        self._wake = threading.Condition()
+        self._closing = False
+        self._hurry = 0  # callers waiting for the plan to be reached
+        self._building: dict[Lane, tuple[Replica, PlannedBuild]] = {}
+        self._plans: dict[ShardId, tuple[object, float, float]] = {}  # plan seen, since when, first unmet since when
+        self.trouble: JadeError | None = None
+        self._workers = [
+            threading.Thread(target=self._loop, args=(self._write_step,), name="jade-write", daemon=True),
+            *(
+                threading.Thread(
+                    target=self._loop, args=(self._build_step_of(lane),), name=f"jade-build-{lane.value}", daemon=True
+                )
+                for lane in Lane
+            ),
+        ]
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def close(self) -> None:
+        """Stop after the step at hand; builds are cut off. Idempotent."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        for compute in self._compute.values():
+            compute.close()
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.join()
+
+    def notify(self) -> None:
+        """Something was frozen: look for work."""
+        with self._wake:
+            self._wake.notify_all()
+
+    # For writers and waiters
+
+    def wait_for_room(self) -> None:
+        """Return when frozen rows in memory are within bounds. Raises the trouble that keeps them from being written, or TIMEOUT."""
+        if self._unwritten_bytes() <= UNWRITTEN_BYTES_MAX:
+            return
+        until = self._clock.monotonic_s() + WRITER_WAIT_S_MAX
+        with self._wake:
+            while self._unwritten_bytes() > UNWRITTEN_BYTES_MAX:
+                if self.trouble is not None:
+                    raise self.trouble
+                if self._closing:
+                    raise JadeError(ErrorCode.CLOSED, "The database was closed while a writer waited.")
+                left = until - self._clock.monotonic_s()
+                if left <= 0:
+                    raise JadeError(
+                        ErrorCode.TIMEOUT,
+                        f"The disk did not take the rows written so far within {WRITER_WAIT_S_MAX:.0f} s: retry, or write more slowly.",
+                    )
+                self._wake.wait(min(left, _RETRY_S))
+
+    def wait_settled(self, timeout_s: float | None) -> None:
+        """Return when every frozen row is in an indexed segment as planned. Raises TIMEOUT, or the trouble in the way."""
+        until = None if timeout_s is None else self._clock.monotonic_s() + timeout_s
+        with self._wake:
+            self._hurry += 1
+            self._wake.notify_all()
+            try:
+                while not self._settled():
+                    if self.trouble is not None:
+                        raise self.trouble
+                    if self._closing:
+                        raise JadeError(ErrorCode.CLOSED, "The database was closed while waiting for its index.")
+                    left = _RETRY_S if until is None else until - self._clock.monotonic_s()
+                    if left <= 0:
+                        raise JadeError(
+                            ErrorCode.TIMEOUT,
+                            f"Indexing was not complete after {timeout_s} s; it goes on in the background.",
+                        )
+                    self._wake.wait(min(left, _RETRY_S))
+            finally:
+                self._hurry -= 1
+
+    def _unwritten_bytes(self) -> int:
+        return sum(replica.unwritten_bytes for replica in self._replicas)
+
+    def _settled(self) -> bool:
+        return not self._building and not any(r.state.frozen or r.planned_builds() for r in self._replicas)
+
+    # The threads
+
+    def _loop(self, step: Callable[[], bool]) -> None:
+        while True:
+            with self._wake:
+                if self._closing:
+                    return
+            try:
+                worked = step()
+                pause = 0.0 if worked else _IDLE_S
+                if worked:
+                    self.trouble = None
+            except JadeError as error:
+                self.trouble, pause = error, _RETRY_S
+            except OSError as error:
+                self.trouble, pause = JadeError(ErrorCode.IO_ERROR, f"Background work failed: {error}."), _RETRY_S
+            with self._wake:
+                self._wake.notify_all()
+                if pause and not self._closing:
+                    self._wake.wait(min(pause, self._rest_s()))
+
+    def _rest_s(self) -> float:
+        return _LARGE_PLAN_REST_S if self._plans else _IDLE_S
+
+    def _write_step(self) -> bool:
+        worked = False
+        for replica in self._replicas:
+            if replica.state.frozen:
+                worked = replica.write_frozen() or worked
+        if worked:
+            self._on_change()
+            self._log.truncate({r.shard: LogSequence(r.checkpoint.applied) for r in self._replicas})
+        return worked
+
+    def _build_step_of(self, lane: Lane) -> Callable[[], bool]:
+        return lambda: self._build_step(lane)
+
+    def _build_step(self, lane: Lane) -> bool:
+        with self._wake:
+            chosen = self._choose(lane)
+            if chosen is None:
+                return False
+            self._building[lane] = chosen
+        try:
+            self._build(lane, *chosen)
+        finally:
+            with self._wake:
+                del self._building[lane]
+        self._on_change()
+        return True
+
+    def _choose(self, lane: Lane) -> tuple[Replica, PlannedBuild] | None:
+        now = self._clock.monotonic_s()
+        for replica in self._replicas:
+            builds = replica.planned_builds()
+            large = [b for b in builds if b.rows > LARGE_ROWS]
+            rested = self._large_plan_rested(replica.shard, [b.span for b in large], now)
+            for build in builds:
+                if (build.rows > LARGE_ROWS) != (lane is Lane.LARGE) or self._overlaps(replica, build):
+                    continue
+                if lane is Lane.SMALL or rested or self._hurry:
+                    return replica, build
+        return None
+
+    def _large_plan_rested(self, shard: ShardId, plan: list[object], now: float) -> bool:
+        if not plan:
+            self._plans.pop(shard, None)
+            return False
+        seen = self._plans.get(shard)
+        if seen is None:
+            self._plans[shard] = (plan, now, now)
+            return False
+        if seen[0] != plan:
+            seen = self._plans[shard] = (plan, now, seen[2])
+        return now - seen[1] >= _LARGE_PLAN_REST_S or now - seen[2] >= _LARGE_PLAN_WAIT_S_MAX
+
+    def _overlaps(self, replica: Replica, build: PlannedBuild) -> bool:
+        return any(
+            other is replica and busy.span.first <= build.span.last and build.span.first <= busy.span.last
+            for other, busy in self._building.values()
+        )
+
+    def _build(self, lane: Lane, replica: Replica, build: PlannedBuild) -> None:
+        if build.rows == 0:
+            replica.install(build, None)
+            return
+        job = replica.job_of(build, self._threads if lane is Lane.LARGE else 1)
+        target = Path(job.target)
+        try:
+            self._compute[lane].run(BUILD_TASK, msgspec.msgpack.encode(job))
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+        replica.install(build, target)
