@@ -65,7 +65,6 @@ class SealedSegment:
         self.space = space
         self.row_count = self.manifest.row_count
         self.name = directory.name
-        self.index_kind = self.manifest.index_kind
         self.records = Records(directory, self.row_count)
         shape = (self.row_count, space.row_width)
         self.rows: Rows = map_array(directory / VECTORS, space.row_dtype, shape)
@@ -76,9 +75,10 @@ class SealedSegment:
         self._block = RowBlock(space, self.rows)
         self.index: VectorIndex = (
             open_index(directory, space, self.rows)
-            if self.index_kind
+            if self.manifest.index_kind
             else FlatIndex(self._block, "index not built yet")
         )
+        self.index_kind = str(self.index.kind) if self.manifest.index_kind else ""
         self.columns: ColumnSet | None = open_columns(directory, self.row_count) if self.manifest.has_columns else None
         self._unindexed_columns = None if self.columns is not None else GrowingColumns(schema)
         self._text: TextIndex | GrowingText | None = None
