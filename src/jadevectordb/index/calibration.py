@@ -23,11 +23,9 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
 SAMPLE_ROWS_MAX = 1000
-DEEP_SAMPLE_ROWS = 200  # of them, those whose 1,000 nearest are looked at
 TARGETS = (0.80, 0.825, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998)
 KS = (10, 100)
-REACH_RANKS = (1, 3, 10, 32, 100, 316, 1000)
-_TIES_SPARE = 32  # neighbours fetched beyond the largest k, to see ties that reach past it
+TIES_SPARE = 32  # neighbours fetched beyond the largest k, to see ties that reach past it
 COVERAGE_MAX = 0.9995  # lists beyond those that hold this share of the nearest are not searched when calibrating
 _MARGIN_SHARE = 0.12  # of the distance from the target to 1
 
@@ -48,18 +46,9 @@ class Curve(msgspec.Struct, frozen=True):
     steps: list[Step | None]
 
 
-class Reach(msgspec.Struct, frozen=True):
-    """How far the `rank` nearest rows are spread: the share of them inside the nearest `nprobes[i]` lists."""
-
-    rank: int
-    coverage: list[float]
-
-
 class Calibration(msgspec.Struct, frozen=True):
     sample_rows: int
-    nprobes: list[int]
     curves: list[Curve]
-    reaches: list[Reach]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,23 +152,7 @@ def calibrate(
         _places(sample.truth, candidates, len(list_of_row)),
     )
     curves = [_curve(k, sample, trace, grid) for k in KS if k <= sample.truth.shape[1]]
-    return Calibration(len(sample.own), grid.nprobes, curves, _reaches(trace.truth_rank, grid.nprobes))
-
-
-def deep_reaches(
-    sample: Sample, rank_of_list: npt.NDArray[np.int32], list_of_row: npt.NDArray[np.integer], nprobes: list[int]
-) -> list[Reach]:
-    """`Reach` for the ranks that only a deep sample sees."""
-    return _reaches(rank_of_list[np.arange(len(sample.own))[:, None], list_of_row[sample.truth]], nprobes)
-
-
-def _reaches(truth_rank: npt.NDArray[np.int32], nprobes: list[int]) -> list[Reach]:
-    depth = truth_rank.shape[1]
-    return [
-        Reach(rank, [float((truth_rank[:, :rank] < nprobe).mean()) for nprobe in nprobes])
-        for rank in REACH_RANKS
-        if rank <= depth
-    ]
+    return Calibration(len(sample.own), curves)
 
 
 def _places(truth: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], row_count: int) -> npt.NDArray[np.int64]:

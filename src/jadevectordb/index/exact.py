@@ -25,7 +25,7 @@ from jadevectordb.model.operations import Rows
 Similarities: TypeAlias = npt.NDArray[np.float32]
 Hits: TypeAlias = tuple[Similarities, RowArray]  # best first, equally long
 
-_SELECTOR_SHARE_MIN = 0.4  # above this share of allowed rows, walking all of them beats listing the allowed ones
+SELECTOR_SHARE_MIN = 0.4  # above this share of allowed rows, walking all of them beats listing the allowed ones
 _BATCH_QUERIES_MIN = 16  # from here on one matrix product beats a scan a query
 _BATCH_SPARE = 16  # candidates beyond k that a matrix product hands to the exact kernel, whose rounding differs
 
@@ -71,7 +71,7 @@ class RowBlock:
             return self.top_of(query, allowed_rows, k)
         if allow is not None:
             assert len(allow) >= bitmap.size_bytes(count)
-            if self.space.metric is Metric.HAMMING or bitmap.count(allow) < _SELECTOR_SHARE_MIN * count:
+            if self.space.metric is Metric.HAMMING or bitmap.count(allow) < SELECTOR_SHARE_MIN * count:
                 return self.top_of(query, bitmap.to_rows(allow), k)
         k = min(k, count)
         if k <= 0:
@@ -179,6 +179,15 @@ class RowBlock:
         values = faiss.rev_swig_ptr(result.distances, found).copy()
         rows = faiss.rev_swig_ptr(result.labels, found).copy()
         return (values if self._maximize else -values), rows
+
+    def similarities(self, query: Rows) -> Similarities:
+        """The similarity of every row, float32 (row_count,), in row order; not under hamming."""
+        self.check_query(query)
+        assert self.space.metric is not Metric.HAMMING
+        values = np.empty(self.row_count, np.float32)
+        call = faiss.fvec_inner_products_ny if self._maximize else faiss.fvec_L2sqr_ny
+        call(pointer(values), pointer(query), self._at, self.space.row_width, self.row_count)
+        return values if self._maximize else -values
 
     # ------------------------------------------------------------------ many queries
 

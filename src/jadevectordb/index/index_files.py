@@ -7,11 +7,14 @@ foreign memory. Files are written here and made durable by whoever owns the dire
 
 from __future__ import annotations
 
+import errno
 import mmap
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from jadevectordb.index.space import VectorSpace
@@ -39,6 +42,20 @@ class IndexMeta(msgspec.Struct, frozen=True):
     body: msgspec.Raw
 
 
+def write_array(values: npt.NDArray[Any], path: Path) -> None:
+    """Write the bare values of a C-order array. Raises DISK_FULL or IO_ERROR."""
+    _write(path, np.ascontiguousarray(values).tobytes())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        code = ErrorCode.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else ErrorCode.IO_ERROR
+        sentence = f"The index file {path} could not be written ({error.strerror}): make room or check the folder, then try again."
+        raise JadeError(code, sentence, details={"file": str(path)}) from error
+
+
 def write_meta(
     directory: Path, kind: IndexKind, space: VectorSpace, *, row_count: int, names: list[str], body: Any
 ) -> list[str]:
@@ -54,13 +71,7 @@ def write_meta(
         msgspec.Raw(msgspec.json.encode(body)),
     )
     line = msgspec.json.encode(meta)
-    path = directory / META_NAME
-    try:
-        path.write_bytes(xxhash.xxh3_64_hexdigest(line).encode() + b"\n" + line + b"\n")
-    except OSError as error:
-        raise JadeError(
-            ErrorCode.IO_ERROR, f"The file {path} could not be written: {error}.", details={"file": str(path)}
-        ) from error
+    _write(directory / META_NAME, xxhash.xxh3_64_hexdigest(line).encode() + b"\n" + line + b"\n")
     return [*names, META_NAME]
 
 

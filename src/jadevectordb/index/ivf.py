@@ -8,8 +8,8 @@ density needs (see `probing`). Where the calibration says a target is out of the
 
 from __future__ import annotations
 
+import math
 import threading
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,51 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.index import bitmap
+from jadevectordb.index.allowed import Allowed, AllowedMemory
 from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
 from jadevectordb.index.calibration import Step, costs_of
-from jadevectordb.index.exact import RowBlock
+from jadevectordb.index.density import DensityModel
+from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
 from jadevectordb.index.faiss_calls import faiss, map_faiss, pointer, use_one_thread
 from jadevectordb.index.index_files import IndexMeta, refuse
-from jadevectordb.index.ivf_build import CODES_NAME, LISTS_NAME, IvfBody, centroids_of, coding_for, lists_dtype, padded
-from jadevectordb.index.probing import Prober
+from jadevectordb.index.ivf_build import (
+    CODES_NAME,
+    DENSITY_NAME,
+    LISTS_NAME,
+    IvfBody,
+    centroids_of,
+    coding_for,
+    lists_dtype,
+    padded,
+)
+from jadevectordb.index.probing import K_CALIBRATED_MAX, step_for
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
 _SETTINGS_MAX = 256  # (recall, k) pairs whose setting is kept ready
-_COUNTS_MAX = 16  # bitmaps whose rows per list are kept
-_COUNTED_ROWS_MAX = 16_384  # a larger set of allowed rows is counted by a spread sample of about this many
 _EXACT_ROWS_ALWAYS = 1000  # so few allowed rows are compared at once, without a thought
 _BUFFERS_MAX = 32  # candidate buffers a thread keeps
+_NO_BITS = bitmap.empty(0)  # stands in where the rows are known
+_EVEN_SHARE_MIN = 0.5  # a filter that leaves at least this share of every list needs no look at the lists
 
 
 class _Setting:
     """A calibrated step made ready: the faiss parameters and the plan told to `explain`, shared by all threads, never changed."""
 
-    __slots__ = ("candidates", "coverage", "nprobe", "parameters", "plan")
+    __slots__ = ("candidates", "coverage", "nprobe", "parameters", "plan", "recall")
 
-    def __init__(self, step: Step, reason: str) -> None:
+    def __init__(self, step: Step, recall: float) -> None:
+        self.recall = recall
         self.nprobe = step.nprobe
         self.candidates = step.candidates
         self.coverage = step.coverage
         self.parameters = faiss.SearchParametersIVF(nprobe=step.nprobe)
-        self.plan = Plan("index", reason, step.candidates, nprobe=step.nprobe, lists=step.nprobe)
+        self.plan = Plan(
+            "index", f"calibrated for recall {recall:g}", step.candidates, nprobe=step.nprobe, lists=step.nprobe
+        )
 
 
 class _Buffers(threading.local):
@@ -70,21 +84,29 @@ class _Buffers(threading.local):
 class IvfIndex:
     """Implements `VectorIndex`. Opened by `open_ivf`; immutable but for bounded caches."""
 
-    def __init__(self, block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], body: IvfBody) -> None:
+    def __init__(
+        self,
+        block: RowBlock,
+        index: Any,
+        list_of_row: npt.NDArray[np.integer[Any]],
+        density: DensityModel,
+        body: IvfBody,
+    ) -> None:
         self._block = block
         self._index = index
         self._list_of_row = list_of_row
         self._lists = body.lists
         self._width = body.coded_dimension
-        self._prober = Prober(body.calibration, body.lists, block.row_count)
+        self._calibration = body.calibration
+        self._density = density
         self._costs = costs_of(block.space.row_width, body.codes)
         self._ranks_by_product = block.space.metric is Metric.DOT
         self._centroids = centroids_of(index)
         self._centroids_at = pointer(self._centroids)
         sizes = [index.invlists.list_size(i) for i in range(body.lists)]
-        self._sizes = np.array(sizes, np.int64)
+        self._sizes = np.array(sizes, np.float32)
         self._settings: dict[tuple[float, int], _Setting | None] = {}
-        self._counts: dict[int, tuple[weakref.ref[Bitmap], npt.NDArray[np.float64], bool]] = {}
+        self._memory = AllowedMemory()
         self._buffers = _Buffers()
 
     @property
@@ -115,7 +137,7 @@ class IvfIndex:
         allowed_rows: RowArray | None = None,
         overrides: SearchOverrides | None = None,
     ) -> Found:
-        if overrides is not None:
+        if overrides is not None and overrides != SearchOverrides():
             return self._search_by_hand(
                 query,
                 k,
@@ -127,16 +149,25 @@ class IvfIndex:
             )
         setting = self._setting(recall, k)
         if allow is not None or allowed_rows is not None:
-            return self._search_allowed(
-                query, k, setting, allow=allow, allowed_count=allowed_count, allowed_rows=allowed_rows
-            )
+            known = self._known(allow, allowed_count, allowed_rows)
+            return self._search_allowed(query, k, setting, bits=allow, known=known)
         if setting is None:
             return self._exact(query, k, None, None, "the index does not reach this recall")
-        candidates = self._candidates(query, setting)
+        if k > K_CALIBRATED_MAX:
+            exact_ns = self._exact_cost_ns(self.row_count)
+            found = self._search_by_density(query, k, setting, allowed=self._sizes, selector=None, exact_ns=exact_ns)
+            return found or self._exact(query, k, None, None, "comparing all rows is cheaper")
+        candidates = self._nearest_lists(query, setting.nprobe, setting.candidates, setting.parameters)
         similarities, rows = self._block.top_of(query, candidates, k)
         if len(rows) < k and len(rows) < self._block.row_count:
             return self._exact(query, k, None, None, "the probed lists hold fewer than k rows")
         return Found(similarities, rows, setting.plan)
+
+    def _known(self, allow: Bitmap | None, count: int | None, rows: RowArray | None) -> Allowed:
+        if rows is not None:
+            return Allowed(len(rows), rows)
+        assert allow is not None and len(allow) >= bitmap.size_bytes(self.row_count)
+        return self._memory.of(allow, count)
 
     def search_batch(
         self,
@@ -175,10 +206,10 @@ class IvfIndex:
         if key in self._settings:
             return self._settings[key]
         assert 0 < recall <= 1 and k > 0
-        step = None if recall >= 1 else self._prober.step(recall, k)
+        step = None if recall >= 1 else step_for(self._calibration, recall, k)
         if step is not None and self._step_cost_ns(step) > self._exact_cost_ns(self.row_count):
             step = None
-        setting = None if step is None else _Setting(step, f"calibrated for recall {recall:g}")
+        setting = None if step is None else _Setting(step, recall)
         if len(self._settings) >= _SETTINGS_MAX:
             self._settings.clear()
         self._settings[key] = setting
@@ -195,92 +226,121 @@ class IvfIndex:
     def _exact_cost_ns(self, rows: int) -> float:
         return rows * self._costs.exact_row_ns
 
-    def _candidates(self, query: Rows, setting: _Setting) -> RowArray:
-        self._block.check_query(query)
-        use_one_thread()
-        if self._ranks_by_product:
-            scores, lists = self._rank(query)
-            return self._scan(
-                query, scores[: setting.nprobe], lists[: setting.nprobe], setting.candidates, setting.parameters
-            )
-        rows, _, rows_at, values_at = self._buffers.of(setting.candidates)
-        at = pointer(query if len(query) == self._width else padded(query, self._width))
-        try:
-            self._index.search_c(1, at, setting.candidates, values_at, rows_at, setting.parameters)
-        except RuntimeError as error:
-            raise _failed(error) from error
-        return rows
-
-    def _exact(self, query: Rows, k: int, allow: Bitmap | None, allowed: RowArray | None, reason: str) -> Found:
-        similarities, rows = self._block.top(query, k, allow=allow, allowed_rows=allowed)
-        compared = len(allowed) if allowed is not None else self.row_count if allow is None else bitmap.count(allow)
-        return Found(similarities, rows, Plan("exact", reason, compared))
+    def _exact(self, query: Rows, k: int, bits: Bitmap | None, known: Allowed | None, reason: str) -> Found:
+        if known is None:
+            similarities, rows = self._block.top(query, k)
+            return Found(similarities, rows, Plan("exact", reason, self.row_count))
+        if bits is not None and known.count > SELECTOR_SHARE_MIN * self.row_count:
+            similarities, rows = self._block.top(query, k, allow=bits)
+        else:
+            similarities, rows = self._block.top_of(query, known.rows(bits if bits is not None else _NO_BITS), k)
+        return Found(similarities, rows, Plan("exact", reason, known.count))
 
     # ------------------------------------------------------------------ filters and tombstones
 
     def _search_allowed(
+        self, query: Rows, k: int, setting: _Setting | None, *, bits: Bitmap | None, known: Allowed
+    ) -> Found:
+        """bits: None only when the rows are known."""
+        count = known.count
+        if setting is None:
+            return self._exact(query, k, bits, known, "the index does not reach this recall")
+        exact_ns = self._exact_cost_ns(count)
+        least_ns = self._costs.fixed_ns + setting.candidates * self._costs.candidate_ns
+        if count <= max(k, _EXACT_ROWS_ALWAYS) or exact_ns < least_ns:
+            return self._exact(query, k, bits, known, "few allowed rows")
+        if bits is None:
+            bits = bitmap.from_rows(known.rows(_NO_BITS), self.row_count)
+        counts = known.per_list(bits, self._list_of_row, self._sizes)
+        selector = faiss.IDSelectorBitmap(len(bits), pointer(bits))
+        if counts.share_min >= _EVEN_SHARE_MIN and k <= K_CALIBRATED_MAX / 2:
+            found = self._search_even(query, k, setting, count, selector)
+        else:
+            found = self._search_by_density(
+                query, k, setting, allowed=counts.allowed, selector=selector, exact_ns=exact_ns
+            )
+        if found is None:
+            return self._exact(query, k, bits, known, "comparing the allowed rows is cheaper")
+        return found
+
+    def _search_even(self, query: Rows, k: int, setting: _Setting, count: int, selector: Any) -> Found | None:
+        """Every list keeps most of its rows: the k-th allowed row is about the k / share-th of all."""
+        wider = self._setting(setting.recall, min(K_CALIBRATED_MAX, math.ceil(k * self.row_count / count)))
+        if wider is None:
+            return None
+        parameters = faiss.SearchParametersIVF(nprobe=wider.nprobe, sel=selector)
+        candidates = self._nearest_lists(query, wider.nprobe, setting.candidates, parameters)
+        similarities, rows = self._block.top_of(query, candidates, k)
+        if len(rows) < k:
+            return None
+        plan = Plan("index", "evenly spread filter", setting.candidates, nprobe=wider.nprobe, lists=wider.nprobe)
+        return Found(similarities, rows, plan)
+
+    def _search_by_density(
         self,
         query: Rows,
         k: int,
-        setting: _Setting | None,
+        setting: _Setting,
         *,
-        allow: Bitmap | None,
-        allowed_count: int | None,
-        allowed_rows: RowArray | None,
-    ) -> Found:
-        if allowed_rows is not None:
-            allowed_count = len(allowed_rows)
-        elif allowed_count is None:
-            assert allow is not None
-            allowed_count = bitmap.count(allow)
-        if setting is None:
-            return self._exact(query, k, allow, allowed_rows, "the index does not reach this recall")
-        if allowed_count <= _EXACT_ROWS_ALWAYS or allowed_count <= k:
-            return self._exact(query, k, allow, allowed_rows, "few allowed rows")
-        exact_ns = self._exact_cost_ns(allowed_count)
-        if exact_ns < self._costs.fixed_ns + setting.candidates * self._costs.candidate_ns:
-            return self._exact(query, k, allow, allowed_rows, "comparing the allowed rows is cheaper")
-        if allow is None:
-            assert allowed_rows is not None
-            allow = bitmap.from_rows(allowed_rows, self.row_count)
-        counts, counted_exactly = self._allowed_per_list(allow, allowed_count)
+        allowed: npt.NDArray[np.float32],
+        selector: Any | None,
+        exact_ns: float,
+    ) -> Found | None:
+        """Probe the lists where the density model expects the allowed neighbours; None when an exact search is cheaper."""
         self._block.check_query(query)
         use_one_thread()
-        scores, lists = self._rank(query)
-        allowed, sizes = counts[lists], self._sizes[lists]
-        nprobe = self._prober.lists_to_probe(k, setting.coverage, allowed, sizes)
-        holding = allowed[:nprobe] > 0 if counted_exactly else sizes[:nprobe] > 0
-        scores, lists = scores[:nprobe][holding], lists[:nprobe][holding]
-        scanned = float(sizes[:nprobe][holding].sum())
-        if exact_ns < self._index_cost_ns(len(lists), scanned, setting.candidates):
-            return self._exact(query, k, allow, allowed_rows, "comparing the allowed rows is cheaper")
-        selector = faiss.IDSelectorBitmap(len(allow), pointer(allow))
-        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=selector)
-        candidates = self._scan(query, scores, lists, setting.candidates, parameters)
+        wide = padded(query, self._width)
+        mu, inverse_spread = self._density.similarity_laws(wide)
+        hits = self._density.hits(mu, inverse_spread, allowed, k)
+        order = np.argsort(-hits)
+        reached = hits[order].cumsum()
+        nprobe = min(self._lists, int(reached.searchsorted(setting.coverage * reached[-1])) + 1)
+        lists = order[:nprobe]
+        if exact_ns < self._index_cost_ns(nprobe, float(self._sizes[lists].sum()), setting.candidates):
+            return None
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        if selector is not None:
+            parameters.sel = selector
+        candidates = self._scan(wide, self._coarse_scores(wide)[lists], lists, setting.candidates, parameters)
         similarities, rows = self._block.top_of(query, candidates, k)
         if len(rows) < k:
-            return self._exact(query, k, allow, allowed_rows, "the probed lists hold fewer than k allowed rows")
-        plan = Plan("index", "density of allowed rows", setting.candidates, nprobe=nprobe, lists=len(lists))
-        return Found(similarities, rows, plan)
+            return None
+        return Found(
+            similarities,
+            rows,
+            Plan("index", "density of allowed rows", setting.candidates, nprobe=nprobe, lists=nprobe),
+        )
 
-    def _rank(self, query: Rows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """All lists, nearest first, with their coarse scores as faiss wants them."""
-        wide = padded(query, self._width)
+    def _coarse_scores(self, wide: Rows) -> npt.NDArray[np.float32]:
+        """What faiss wants to know of each list: inner product with, or squared distance to its centroid, float32 (lists,)."""
         scores = np.empty(self._lists, np.float32)
-        if self._block.space.metric is Metric.EUCLIDEAN:
-            faiss.fvec_L2sqr_ny(pointer(scores), pointer(wide), self._centroids_at, self._width, self._lists)
-            order = np.argsort(scores, kind="stable")
-        else:
-            faiss.fvec_inner_products_ny(pointer(scores), pointer(wide), self._centroids_at, self._width, self._lists)
-            order = np.argsort(-scores, kind="stable")
-        return scores[order], order
+        euclidean = self._block.space.metric is Metric.EUCLIDEAN
+        call = faiss.fvec_L2sqr_ny if euclidean else faiss.fvec_inner_products_ny
+        call(pointer(scores), pointer(wide), self._centroids_at, self._width, self._lists)
+        return scores
+
+    def _nearest_lists(self, query: Rows, nprobe: int, count: int, parameters: Any) -> RowArray:
+        """Candidates out of the lists nearest to the query; a buffer of this thread."""
+        self._block.check_query(query)
+        use_one_thread()
+        wide = query if len(query) == self._width else padded(query, self._width)
+        if self._ranks_by_product:
+            scores = self._coarse_scores(wide)
+            lists = np.argsort(-scores)[:nprobe]
+            return self._scan(wide, scores[lists], lists, count, parameters)
+        rows, _, rows_at, values_at = self._buffers.of(count)
+        try:
+            self._index.search_c(1, pointer(wide), count, values_at, rows_at, parameters)
+        except RuntimeError as error:
+            raise _failed(error) from error
+        return rows
 
     def _scan(
-        self, query: Rows, scores: npt.NDArray[np.float32], lists: npt.NDArray[np.int64], count: int, parameters: Any
+        self, wide: Rows, scores: npt.NDArray[np.float32], lists: npt.NDArray[np.int64], count: int, parameters: Any
     ) -> RowArray:
-        """Candidates out of the given lists. lists, scores: C-order (p,)."""
-        assert lists.flags.c_contiguous and scores.flags.c_contiguous and len(lists) == len(scores)
-        wide = padded(query, self._width)
+        """Candidates out of the given lists. lists, scores: C-order (p,). A buffer of this thread."""
+        assert lists.dtype == np.int64 and lists.flags.c_contiguous and scores.flags.c_contiguous
+        assert len(lists) == len(scores) and len(wide) == self._width
         rows, _, rows_at, values_at = self._buffers.of(count)
         try:
             self._index.search_preassigned_c(
@@ -289,26 +349,6 @@ class IvfIndex:
         except RuntimeError as error:
             raise _failed(error) from error
         return rows
-
-    def _allowed_per_list(self, allow: Bitmap, allowed_count: int) -> tuple[npt.NDArray[np.float64], bool]:
-        """Allowed rows of each list, float64 (lists,), and whether they were all counted. Kept while the bitmap lives."""
-        kept = self._counts.get(id(allow))
-        if kept is not None and kept[0]() is allow:
-            return kept[1], kept[2]
-        every = -(-allowed_count // _COUNTED_ROWS_MAX)
-        if every == 1:
-            rows = bitmap.to_rows(allow)
-        else:
-            words = np.ascontiguousarray(allow.view(np.uint64)[::every])
-            inside = bitmap.to_rows(words.view(np.uint8))
-            rows = (inside >> 6) * (64 * every) + (inside & 63)
-        counts = np.bincount(self._list_of_row[rows], minlength=self._lists).astype(np.float64)
-        if every > 1:
-            counts *= allowed_count / max(1, len(rows))
-        if len(self._counts) >= _COUNTS_MAX:
-            self._counts.clear()
-        self._counts[id(allow)] = weakref.ref(allow), counts, every == 1
-        return counts, every == 1
 
     # ------------------------------------------------------------------ experts
 
@@ -323,28 +363,21 @@ class IvfIndex:
         allowed_rows: RowArray | None,
         overrides: SearchOverrides,
     ) -> Found:
+        known = None if allow is None and allowed_rows is None else self._known(allow, allowed_count, allowed_rows)
         if overrides.exact:
-            return self._exact(query, k, allow, allowed_rows, "asked for")
-        if overrides.nprobe is None and overrides.candidates is None:
-            return self.search(
-                query, k, recall=recall, allow=allow, allowed_count=allowed_count, allowed_rows=allowed_rows
-            )
+            return self._exact(query, k, allow, known, "asked for")
         calibrated = self._setting(recall, k)
         nprobe = overrides.nprobe or (calibrated.nprobe if calibrated else self._lists)
-        candidates = overrides.candidates or (calibrated.candidates if calibrated else 20 * k)
+        count = overrides.candidates or (calibrated.candidates if calibrated else 20 * k)
         nprobe = max(1, min(nprobe, self._lists))
-        candidates = max(k, min(candidates, self.row_count))
-        if allowed_rows is not None and allow is None:
-            allow = bitmap.from_rows(allowed_rows, self.row_count)
-        self._block.check_query(query)
-        use_one_thread()
-        scores, lists = self._rank(query)
+        count = max(1, min(max(k, count), self.row_count))
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        if allow is not None:
-            parameters.sel = faiss.IDSelectorBitmap(len(allow), pointer(allow))
-        found = self._scan(query, scores[:nprobe], lists[:nprobe], candidates, parameters)
-        similarities, rows = self._block.top_of(query, found, k)
-        return Found(similarities, rows, Plan("index", "set by hand", candidates, nprobe=nprobe, lists=nprobe))
+        if known is not None:
+            bits = bitmap.from_rows(known.rows(_NO_BITS), self.row_count) if allow is None else allow
+            parameters.sel = faiss.IDSelectorBitmap(len(bits), pointer(bits))
+        candidates = self._nearest_lists(query, nprobe, count, parameters)
+        similarities, rows = self._block.top_of(query, candidates, k)
+        return Found(similarities, rows, Plan("index", "set by hand", count, nprobe=nprobe, lists=nprobe))
 
 
 def open_ivf(directory: Path, block: RowBlock, meta: IndexMeta) -> IvfIndex:
@@ -365,7 +398,13 @@ def open_ivf(directory: Path, block: RowBlock, meta: IndexMeta) -> IvfIndex:
     if meta.files.get(LISTS_NAME) is None or meta.files[LISTS_NAME].bytes != dtype.itemsize * block.row_count:
         refuse(lists_path, "does not hold one list a row")
     list_of_row = np.memmap(lists_path, dtype, "r", shape=(block.row_count,))
-    return IvfIndex(block, index, np.asarray(list_of_row), body)
+    length = DensityModel.packed_length(body.lists, dimension)
+    density_path = directory / DENSITY_NAME
+    if meta.files.get(DENSITY_NAME) is None or meta.files[DENSITY_NAME].bytes != 4 * length:
+        refuse(density_path, "does not describe these lists")
+    values = np.asarray(np.memmap(density_path, np.float32, "r", shape=(length,)))
+    density = DensityModel.unpacked(values, body.lists, dimension, euclidean=block.space.metric is Metric.EUCLIDEAN)
+    return IvfIndex(block, index, np.asarray(list_of_row), density, body)
 
 
 def _failed(error: RuntimeError) -> JadeError:

@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from jadevectordb.index import calibration
+from jadevectordb.index import calibration, density
 from jadevectordb.index.calibration import Calibration
+from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import faiss, pointer, threads_for_building, write_faiss
-from jadevectordb.index.index_files import write_meta
+from jadevectordb.index.index_files import write_array, write_meta
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
@@ -27,6 +28,7 @@ from jadevectordb.model.operations import Rows
 
 CODES_NAME = "codes.faiss"
 LISTS_NAME = "lists.bin"
+DENSITY_NAME = "density.f32"
 ROWS_MIN = 256  # fewer cannot train a quantiser worth having
 _CODED_DIMENSION_MIN = 8  # below it the lists hold the rows themselves, which are as small as codes
 _WIDE_DIMENSION_MIN = (
@@ -36,7 +38,8 @@ _TRAINING_ROWS_PER_LIST = 100
 _TRAINING_ROWS_MIN = 20_000
 _ADD_CHUNK_ROWS = 65536
 _CANDIDATES_MAX = 2000  # how deep candidates are followed when calibrating
-_DEEP_ROWS_MIN = 20_000  # blocks smaller than this have no use for the reach of a thousand neighbours
+_TAIL_QUERIES = 64
+_TAIL_ROWS = 65536
 
 
 class IvfBody(msgspec.Struct, frozen=True):
@@ -76,15 +79,15 @@ def build_ivf(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, 
     with threads_for_building(threads):
         index = _train(space, rows, seed)
         list_of_row = _fill(index, rows)
-        body = IvfBody(
-            index.nlist,
-            index.d,
-            coding_for(space.dimension)[1],
-            _calibrate(space, rows, index, list_of_row, seed + 1),
-        )
+        block = RowBlock(space, rows)
+        density = _fit_density(block, index, list_of_row, seed + 2)
+        calibrated = _calibrate(block, index, list_of_row, seed + 1)
         write_faiss(index, directory / CODES_NAME)
-    list_of_row.tofile(directory / LISTS_NAME)
-    return write_meta(directory, IndexKind.IVF, space, row_count=len(rows), names=[CODES_NAME, LISTS_NAME], body=body)
+    body = IvfBody(index.nlist, index.d, coding_for(space.dimension)[1], calibrated)
+    write_array(list_of_row, directory / LISTS_NAME)
+    write_array(density.packed(), directory / DENSITY_NAME)
+    names = [CODES_NAME, LISTS_NAME, DENSITY_NAME]
+    return write_meta(directory, IndexKind.IVF, space, row_count=len(rows), names=names, body=body)
 
 
 def _train(space: VectorSpace, rows: Rows, seed: int) -> Any:
@@ -144,33 +147,39 @@ def rank_lists(
     return (-scores if space.metric is Metric.EUCLIDEAN else scores), lists
 
 
-def _calibrate(
-    space: VectorSpace, rows: Rows, index: Any, list_of_row: npt.NDArray[np.integer[Any]], seed: int
-) -> Calibration:
-    block = RowBlock(space, rows)
-    costs = calibration.costs_of(space.row_width, coding_for(space.dimension)[1])
-    depth = max(calibration.KS) + 32
-    sample = calibration.draw_sample(block, seed, depth)
+def _calibrate(block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], seed: int) -> Calibration:
+    sample = calibration.draw_sample(block, seed, max(calibration.KS) + calibration.TIES_SPARE)
     queries = padded(sample.queries, index.d)
-    coarse_block = RowBlock(VectorSpace(space.metric, index.d), centroids_of(index))
-    scores, lists = rank_lists(space, coarse_block, queries)
+    coarse = RowBlock(VectorSpace(block.space.metric, index.d), centroids_of(index))
+    scores, lists = rank_lists(block.space, coarse, queries)
     rank_of_list = np.empty(lists.shape, np.int32)
     np.put_along_axis(rank_of_list, lists, np.arange(index.nlist, dtype=np.int32)[None, :], axis=1)
     nprobes = _grid(rank_of_list, sample.truth[:, : max(calibration.KS)], list_of_row)
-    candidates = search_lists_batch(
-        index, queries, scores[:, : nprobes[-1]], lists[:, : nprobes[-1]], min(_CANDIDATES_MAX, len(rows))
+    widest = nprobes[-1]
+    depth = min(_CANDIDATES_MAX, block.row_count)
+    candidates = search_lists_batch(index, queries, scores[:, :widest], lists[:, :widest], depth)
+    costs = calibration.costs_of(block.space.row_width, coding_for(block.space.dimension)[1])
+    grid = calibration.Grid(nprobes, block.row_count / index.nlist, costs)
+    return calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
+
+
+def _fit_density(block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], seed: int) -> DensityModel:
+    euclidean = block.space.metric is Metric.EUCLIDEAN
+    model = density.fit_laws(
+        block.rows, lambda number: ids_of_list(index, number), index.nlist, index.d, euclidean=euclidean
     )
-    grid = calibration.Grid(nprobes, len(rows) / index.nlist, costs)
-    result = calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
-    if len(rows) < _DEEP_ROWS_MIN:
-        return result
-    deep = calibration.draw_sample(block, seed + 1, max(calibration.REACH_RANKS), calibration.DEEP_SAMPLE_ROWS)
-    _, deep_lists = rank_lists(space, coarse_block, padded(deep.queries, index.d))
-    deep_rank = np.empty(deep_lists.shape, np.int32)
-    np.put_along_axis(deep_rank, deep_lists, np.arange(index.nlist, dtype=np.int32)[None, :], axis=1)
-    known = {reach.rank for reach in result.reaches}
-    extra = [r for r in calibration.deep_reaches(deep, deep_rank, list_of_row, nprobes) if r.rank not in known]
-    return msgspec.structs.replace(result, reaches=result.reaches + extra)
+    rng = np.random.default_rng(seed)
+    own = rng.choice(block.row_count, min(_TAIL_QUERIES, block.row_count), replace=False)
+    others = rng.choice(block.row_count, min(_TAIL_ROWS, block.row_count), replace=False)
+    sampled = RowBlock(block.space, np.ascontiguousarray(block.rows[np.sort(others)]))
+    lists = list_of_row[np.sort(others)]
+    measured = []
+    for row in own:
+        query = np.ascontiguousarray(block.rows[row])
+        mu, inverse_spread = model.similarity_laws(padded(query, index.d))
+        z = (sampled.similarities(query) - mu[lists]) * inverse_spread[lists]
+        measured.append(z[np.sort(others) != row])
+    return model.with_tail(density.fit_tail(np.concatenate(measured)))
 
 
 def _grid(
