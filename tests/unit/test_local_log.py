@@ -316,7 +316,7 @@ def test_user_data_that_looks_like_a_log_is_not_taken_for_one(tmp_path: Path) ->
 
 def test_recovery_is_final(tmp_path: Path) -> None:
     """What was cut off once does not come back when the log grows over its place again."""
-    acknowledged, written, start, end, expected = crash_states(tmp_path)
+    acknowledged, written, start, _, expected = crash_states(tmp_path)
     data = bytearray(written.read_bytes())
     data[start + 100] ^= 1
     files(acknowledged)[0].write_bytes(data)
