@@ -63,6 +63,7 @@ class Maintenance:
         self._threads = threads
         self._wake = threading.Condition()
         self._closing = False
+        self._events = 0  # counts what the threads should look at, so that none is missed between looking and waiting
         self._hurry = 0  # callers waiting for the plan to be reached
         self._building: dict[Lane, tuple[Replica, PlannedBuild]] = {}
         self._plans: dict[ShardId, tuple[object, float, float]] = {}  # plan seen, since when, first unmet since when
@@ -95,6 +96,7 @@ class Maintenance:
     def notify(self) -> None:
         """Something was frozen: look for work."""
         with self._wake:
+            self._events += 1
             self._wake.notify_all()
 
     # For writers and waiters
@@ -123,6 +125,7 @@ class Maintenance:
         until = None if timeout_s is None else self._clock.monotonic_s() + timeout_s
         with self._wake:
             self._hurry += 1
+            self._events += 1
             self._wake.notify_all()
             try:
                 while not self._settled():
@@ -153,6 +156,8 @@ class Maintenance:
             with self._wake:
                 if self._closing:
                     return
+                seen = self._events
+            trouble_before = self.trouble
             try:
                 worked = step()
                 pause = 0.0 if worked else _IDLE_S
@@ -163,8 +168,11 @@ class Maintenance:
             except OSError as error:
                 self.trouble, pause = JadeError(ErrorCode.IO_ERROR, f"Background work failed: {error}."), _RETRY_S
             with self._wake:
-                self._wake.notify_all()
-                if pause and not self._closing:
+                # Only news wakes the others: waking them after every look around would keep all of them looking forever.
+                if not pause or self.trouble is not trouble_before:
+                    self._events += 1
+                    self._wake.notify_all()
+                elif self._events == seen and not self._closing:  # else something happened while the step looked
                     self._wake.wait(min(pause, self._rest_s()))
 
     def _rest_s(self) -> float:
