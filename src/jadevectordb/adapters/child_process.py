@@ -19,7 +19,6 @@ from typing import IO
 
 import msgspec
 
-import jadevectordb
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 _LENGTH = struct.Struct("<Q")
@@ -106,7 +105,7 @@ class ChildProcess:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    package_root = str(Path(jadevectordb.__file__).parent.parent)
+    package_root = str(Path(__file__).parents[2])
     search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         # -P: a file in the current folder must not shadow a library module
