@@ -90,19 +90,23 @@ class OpenDatabase:
 
     def _deliver(self, frame: Frame) -> None:
         froze = False
-        for delivered in frame:
-            replica = self.replicas[delivered.shard]
-            before = len(replica.state.frozen)
-            outcome = replica.apply(delivered.sequence, delivered.entry)
-            self._outcomes[delivered.shard, delivered.sequence] = outcome
-            froze = froze or len(replica.state.frozen) > before
-        self._publish()
+        # Held over the whole frame: background work publishes too, and must not publish a frame that is half applied.
+        with self._publishing:
+            for delivered in frame:
+                replica = self.replicas[delivered.shard]
+                outcome = replica.apply(delivered.sequence, delivered.entry)
+                self._outcomes[delivered.shard, delivered.sequence] = outcome
+                froze = froze or bool(replica.state.frozen)
+            self._publish_now()
         if froze:
             self.maintenance.notify()
 
     def _publish(self) -> None:
         with self._publishing:
-            self.view = DatabaseView.of(tuple(replica.view for replica in self.replicas))
+            self._publish_now()
+
+    def _publish_now(self) -> None:
+        self.view = DatabaseView.of(tuple(replica.view for replica in self.replicas))
 
     def check_usable(self) -> None:
         """Raises the damage found in the files; before a write, also waits while too many rows are on their way to the disk."""
