@@ -61,7 +61,9 @@ class Maintenance:
         self._clock = clock
         self._on_change = on_change
         self._threads = threads
-        self._wake = threading.Condition()
+        lock = threading.Lock()
+        self._wake = threading.Condition(lock)  # for the threads here: there may be work
+        self._progress = threading.Condition(lock)  # for callers that wait for these threads
         self._closing = False
         self._events = 0  # counts what the threads should look at, so that none is missed between looking and waiting
         self._hurry = 0  # callers waiting for the plan to be reached
@@ -87,6 +89,7 @@ class Maintenance:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
+            self._progress.notify_all()
         for compute in self._compute.values():
             compute.close()
         for worker in self._workers:
@@ -118,7 +121,7 @@ class Maintenance:
                         ErrorCode.TIMEOUT,
                         f"The disk did not take the rows written so far within {WRITER_WAIT_S_MAX:.0f} s: retry, or write more slowly.",
                     )
-                self._wake.wait(min(left, _RETRY_S))
+                self._progress.wait(min(left, _RETRY_S))
 
     def wait_settled(self, timeout_s: float | None) -> None:
         """Return when every frozen row is in an indexed segment as planned. Raises TIMEOUT, or the trouble in the way."""
@@ -139,7 +142,7 @@ class Maintenance:
                             ErrorCode.TIMEOUT,
                             f"Indexing was not complete after {timeout_s} s; it goes on in the background.",
                         )
-                    self._wake.wait(min(left, _RETRY_S))
+                    self._progress.wait(min(left, _RETRY_S))
             finally:
                 self._hurry -= 1
 
@@ -157,7 +160,6 @@ class Maintenance:
                 if self._closing:
                     return
                 seen = self._events
-            trouble_before = self.trouble
             try:
                 worked = step()
                 pause = 0.0 if worked else _IDLE_S
@@ -168,8 +170,9 @@ class Maintenance:
             except OSError as error:
                 self.trouble, pause = JadeError(ErrorCode.IO_ERROR, f"Background work failed: {error}."), _RETRY_S
             with self._wake:
-                # Only news wakes the others: waking them after every look around would keep all of them looking forever.
-                if not pause or self.trouble is not trouble_before:
+                self._progress.notify_all()
+                if not pause:
+                    # Only work done wakes the other threads: waking them after every look would keep all looking forever.
                     self._events += 1
                     self._wake.notify_all()
                 elif self._events == seen and not self._closing:  # else something happened while the step looked
