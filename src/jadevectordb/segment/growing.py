@@ -122,6 +122,10 @@ class GrowingView:
     def id_of(self, row: int) -> str:
         return self.segment.ids[row]
 
+    def ids_of(self, rows: Seq[int]) -> list[str]:
+        ids = self.segment.ids
+        return [ids[row] for row in rows]
+
     def version_of(self, row: int) -> int:
         return int(self.segment.versions[row])
 

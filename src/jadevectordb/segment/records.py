@@ -64,6 +64,10 @@ class Blobs:
     def text(self, row: int) -> str:
         return str(self._data[self._offset[row] : self._offset[row + 1]], "utf-8")
 
+    def texts(self, rows: Seq[int]) -> list[str]:
+        data, offset = self._data, self._offset
+        return [str(data[offset[row] : offset[row + 1]], "utf-8") for row in rows]
+
     def gather(self, rows: RowArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
         """The strings of these rows back to back, and their lengths."""
         start = self.offsets[rows].astype(np.int64)
@@ -90,8 +94,7 @@ class Records:
         return self._ids.text(row)
 
     def ids_of(self, rows: Seq[int]) -> list[str]:
-        text = self._ids.text
-        return [text(row) for row in rows]
+        return self._ids.texts(rows)
 
     def version_of(self, row: int) -> int:
         version: int = self._version[row]

@@ -135,6 +135,9 @@ class SealedSegment:
     def id_of(self, row: int) -> str:
         return self.records.id_of(row)
 
+    def ids_of(self, rows: Seq[int]) -> list[str]:
+        return self.records.ids_of(rows)
+
     def version_of(self, row: int) -> int:
         return self.records.version_of(row)
 
