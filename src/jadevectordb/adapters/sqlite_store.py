@@ -12,6 +12,8 @@ checked on opening, which also notices a record that has vanished.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -56,8 +58,11 @@ class SqliteStore:
         try:
             make_directory(path.parent)
             is_new = not path.exists()
+            for needed in (path.parent, path):  # SQLite would open it for reading and fail at the first change
+                if needed.exists() and not os.access(needed, os.W_OK):
+                    raise PermissionError(errno.EACCES, "no permission to write")
         except OSError as error:
-            raise disk_error(error, "create the metadata store's folder", path.parent) from error
+            raise disk_error(error, "open the metadata store", path) from error
         self._connection = self._guard(
             lambda: sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         )
