@@ -285,6 +285,12 @@ class ShardState:
             Frozen(unit, self.applied, view, tuple(self.parts), tuple(self.spans), tuple(self.requests.items()))
         )
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether a `Seal` would change nothing: no growing rows, and the plan is the one it would make."""
+        live = [self._live_in(span) for span in self.spans]
+        return not self.growing.count and replan(self.spans, live, settle=True) == self.spans
+
     def _live_in(self, span: Span) -> int:
         return sum(p.live for p in self.parts if span.first <= p.reader.units[0] <= span.last)
 

@@ -114,6 +114,12 @@ class Replica:
         return outcome
 
     @property
+    def is_settled(self) -> bool:
+        """Whether every row is frozen and the plan is one for a loaded database."""
+        with self.lock:
+            return self.state.is_settled
+
+    @property
     def unwritten_bytes(self) -> int:
         """Memory held by frozen rows that are not in a folder yet."""
         return sum(f.view.segment.bytes_in_memory for f in list(self.state.frozen) if f.view is not None)

@@ -403,7 +403,7 @@ class Database:
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
         opened = self._use()
-        if any(r.state.growing.count for r in opened.replicas):
+        if not all(replica.is_settled for replica in opened.replicas):
             self._writer.seal(compact=False)
         opened.maintenance.wait_settled(timeout)
 
