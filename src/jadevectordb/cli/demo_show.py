@@ -1,0 +1,104 @@
+"""The demo's face: headings, one sentence on why, figures, tables. Plain text in a pipe, never wider than the window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH_CHARACTERS = 100
+_WIDTH_MAX_CHARACTERS = 110  # longer lines are hard to read
+_INDENT = (0, 0, 0, 2)
+
+
+class Show:
+    """Prints the acts of the demo. console: given by tests."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        probe = console or Console(highlight=False)
+        width = min(probe.width, _WIDTH_MAX_CHARACTERS) if probe.is_terminal else _PIPE_WIDTH_CHARACTERS
+        self._console = console or Console(highlight=False, width=width)
+        self._live = self._console.is_terminal
+        self._act = 0
+
+    def title(self, title: str, text: str) -> None:
+        self._console.print()
+        self._console.print(Text(title, style="bold green"))
+        self._console.print(Text(text))
+
+    def act(self, title: str, why: str) -> None:
+        """A new chapter."""
+        self._act += 1
+        self._console.print()
+        self._console.print(Rule(Text(f"{self._act}  {title}", style="bold"), align="left", style="green"))
+        self.say(why, style="dim")
+        self._console.print()
+
+    def say(self, text: str, style: str = "") -> None:
+        self._console.print(Padding(Text(text, style=style), _INDENT, expand=False))
+
+    def facts(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Names and figures in two columns."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold", style="bold")
+        for name, value in pairs:
+            grid.add_row(Text(name), Text(value))
+        self._console.print(Padding(grid, _INDENT, expand=False))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
+        """numbers: names of the columns to align right. The last column takes what room is left and is cut, not wrapped."""
+        made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for at, column in enumerate(columns):
+            last = at == len(columns) - 1
+            justify: Literal["left", "right"] = "right" if column in numbers else "left"
+            made.add_column(
+                column,
+                justify="right" if column in numbers else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                ratio=1 if last else None,
+            )
+        for row in rows:
+            made.add_row(*map(Text, row))
+        self._console.print(Padding(made, _INDENT, expand=False))
+
+    def code(self, text: str) -> None:
+        for line in text.splitlines():
+            self._console.print(Padding(Text(line, style="cyan"), (0, 0, 0, 4), expand=False))
+
+    def verdict(self, holds: bool, text: str) -> None:
+        """A promise and whether it was kept."""
+        mark, style = ("kept", "bold green") if holds else ("BROKEN", "bold red")
+        self._console.print(Padding(Text.assemble((mark, style), "  ", text), _INDENT, expand=False))
+
+    def gap(self) -> None:
+        self._console.print()
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar while the block runs, on a terminal only; gives a function to say how much is done."""
+        if not self._live:
+            yield lambda _: None
+            return
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda done: progress.update(task, completed=done)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """A spinner while the block runs, on a terminal only."""
+        if not self._live:
+            yield
+            return
+        with self._console.status(what):
+            yield
