@@ -41,7 +41,10 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """Hits of one search, best first, equal similarities by row ascending; fewer than k when fewer exist."""
+    """Hits of one search, best first, equal similarities by row ascending; fewer than k when fewer exist.
+
+    More than k where rows found are exactly as similar as the k-th: the caller keeps those with the smallest ids.
+    """
 
     similarities: npt.NDArray[np.float32]
     rows: RowArray

@@ -25,6 +25,8 @@ from jadevectordb.model.operations import Rows
 SAMPLE_ROWS_MAX = 1000
 TARGETS = (0.80, 0.825, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998)
 KS = (10, 100)
+LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
+LEVEL_SAMPLE_ROWS = 300
 TIES_SPARE = 32  # neighbours fetched beyond the largest k, to see ties that reach past it
 COVERAGE_MAX = 0.9995  # lists beyond those that hold this share of the nearest are not searched when calibrating
 _MARGIN_SHARE = 0.12  # of the distance from the target to 1
@@ -47,8 +49,11 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Calibration(msgspec.Struct, frozen=True):
+    """even_coverage: where allowed rows lie evenly around the query, what the density model's shares `LEVELS` really cover."""
+
     sample_rows: int
     curves: list[Curve]
+    even_coverage: list[float] = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,39 +82,30 @@ class DensityModel:
         length = math.sqrt(float(np.dot(query, query))) or 1.0
         return mu, self._inverse_spread * np.float32(1.0 / length)
 
-    def hits(self, mu: Floats, inverse_spread: Floats, allowed: Floats, k: int) -> Floats:
-        """Hits to expect from each list when the best k of the allowed rows are wanted, float32 (lists,); their scale is loose.
+    def odds(self, mu: Floats, inverse_spread: Floats, allowed: Floats, k: int) -> Floats:
+        """P(a row of the list is among the best k allowed rows), float32 (lists,); loose in scale, not in proportion.
 
         allowed: float32 (lists,), allowed rows of each list, at least k in all.
         """
-        shift = np.float32(-TAIL_FROM * TAIL_STEPS_PER_UNIT)
         slope = inverse_spread * np.float32(TAIL_STEPS_PER_UNIT)
-        base = shift - mu * slope
-        held = allowed > 0
-        low = float((mu - 4.0 / inverse_spread)[held].min())
-        high = float((mu + 10.0 / inverse_spread)[held].max())
-        # log(sum) falls steadily in t, nearly straight: false position on it, halved ends (the Illinois method).
-        at_low, at_high = math.log(max(1.000001, float(allowed.sum()) / k)), -math.log(1e6 * k)
-        expected = allowed
-        side = 0
+        base = np.float32(-TAIL_FROM * TAIL_STEPS_PER_UNIT) - mu * slope
+        # log(sum / k) falls in t, nearly straight: a few secant steps from just above the best list's mean.
+        spread = self._lists / float(inverse_spread.sum())
+        t = float(mu.max()) + 1.5 * spread
+        rate = 3.0 / spread
+        last_t, last_error = t, 0.0
+        odds = allowed
         for _ in range(_SOLVE_STEPS_MAX):
-            t = (low * -at_high + high * at_low) / (at_low - at_high)
             place = (base + np.float32(t) * slope).astype(np.int32)
-            expected = allowed * self.tail.take(place, mode="clip")
-            error = math.log(max(1e-30, float(expected.sum())) / k)
+            odds = self.tail.take(place, mode="clip")
+            error = math.log(max(1e-30, float(np.dot(odds, allowed))) / k)
             if abs(error) < _SOLVE_TOLERANCE:
                 break
-            if error > 0:
-                low, at_low = t, error
-                if side == 1:
-                    at_high *= 0.5
-                side = 1
-            else:
-                high, at_high = t, error
-                if side == -1:
-                    at_low *= 0.5
-                side = -1
-        return expected
+            if t != last_t:
+                rate = min(max((last_error - error) / (t - last_t), 0.3 / spread), 10.0 / spread)
+            last_t, last_error = t, error
+            t += error / rate
+        return odds
 
 
 def fit_laws(

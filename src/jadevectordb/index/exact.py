@@ -2,9 +2,10 @@
 
 All of it runs in faiss kernels on the rows where they lie (a memory-mapped file or a growing buffer), with the interpreter
 lock released. The kernels give bit-equal similarities for equal rows whichever of them is used, so results of different
-plans merge cleanly. Results are sorted best first, equal similarities by row ascending; where equal ones straddle the
-k-th place the lowest rows win, so that every replica answers alike. faiss does not promise this, so one more result than
-asked for is fetched, and only when the boundary really is a tie, which float data rarely has, a second pass decides it.
+plans merge cleanly. Results are sorted best first, equal similarities by row ascending. Where equal ones straddle the k-th
+place, all of them are returned, more than k: which of them stay is decided by their ids, which only the caller knows, and
+so does not depend on how rows are spread over segments. faiss keeps any of them, so one more result than asked for is
+fetched, and only when the boundary really is a tie, which float data rarely has, a second pass collects it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
 Similarities: TypeAlias = npt.NDArray[np.float32]
-Hits: TypeAlias = tuple[Similarities, RowArray]  # best first, equally long
+Hits: TypeAlias = tuple[
+    Similarities, RowArray
+]  # best first, equally long; more than k when the k-th is tied with others
 
 SELECTOR_SHARE_MIN = 0.4  # above this share of allowed rows, walking all of them beats listing the allowed ones
 _BATCH_QUERIES_MIN = 16  # from here on one matrix product beats a scan a query
+_HAMMING_SPARE = 64  # results beyond k: few different distances make ties the rule, and so many more cost nothing
 _BATCH_SPARE = 16  # candidates beyond k that a matrix product hands to the exact kernel, whose rounding differs
 
 
@@ -60,7 +64,7 @@ class RowBlock:
         allow: Bitmap | None = None,
         allowed_rows: RowArray | None = None,
     ) -> Hits:
-        """The best k of the first row_count rows, or of the allowed ones among them (fewer when fewer exist).
+        """The best k of the first row_count rows, or of the allowed ones among them (fewer when fewer exist), and ties of the k-th.
 
         query: search row (row_width,), C-order. allow: bitmap of at least row_count rows, none set beyond row_count.
         allowed_rows: the same set as ascending int64, when the caller has it.
@@ -93,10 +97,16 @@ class RowBlock:
             else:
                 self._scan(*arguments, None, selector)
         hits = self._ordered(values, rows, k)
-        return hits if hits is not None else self._settle_tie(query, k, values, count, allow)
+        if hits is not None:
+            return hits
+        boundary = float(values[k - 1]) if self._maximize else -float(values[k - 1])
+        return self.within(query, boundary, row_count=count, allow=allow)
 
     def top_of(self, query: Rows, candidates: RowArray, k: int) -> Hits:
-        """The best k of the given rows. candidates: int64, C-order, each -1 (skipped) or a row of the block, none twice."""
+        """The best k of the given rows and ties of the k-th.
+
+        candidates: int64, C-order, each -1 (skipped) or a row of the block, none twice.
+        """
         k = min(k, len(candidates))
         if k <= 0:
             return _nothing()
@@ -106,7 +116,7 @@ class RowBlock:
         if self.space.metric is Metric.HAMMING:
             return _hamming_top_of(query, self.rows, candidates, k)
         hits = self._rescore(query, candidates, k, min(k + 1, len(candidates)))
-        if hits is None:  # a tie at the k-th place: sort them all
+        if hits is None:  # a tie at the k-th place: look at them all
             hits = self._rescore(query, candidates, k, len(candidates))
             assert hits is not None
         return hits
@@ -123,24 +133,24 @@ class RowBlock:
         return self._ordered(values, rows, k, complete=fetch == count)
 
     def _ordered(self, values: Similarities, rows: RowArray, k: int, *, complete: bool = False) -> Hits | None:
-        """Sorted faiss output as hits; None when a tie straddles the k-th place and more rows may belong to it."""
+        """Sorted faiss output as hits; None when a tie straddles the k-th place and more rows may belong to it.
+
+        complete: nothing was left out of values, so that a tie is there as a whole.
+        """
         if rows[-1] < 0:
             found = int(np.count_nonzero(rows >= 0))
             values, rows = values[:found], rows[:found]
             complete = True
+        end = k
         if len(values) > 1 and (values[1:] == values[:-1]).any():
-            if len(values) > k and values[k] == values[k - 1] and not complete:
-                return None
+            if len(values) > k and values[k] == values[k - 1]:
+                if not complete:
+                    return None
+                end = k + int(np.count_nonzero(values[k:] == values[k]))
             order = np.lexsort((rows, -values if self._maximize else values))
             values, rows = values[order], rows[order]
-        values = values[:k]
-        return (values if self._maximize else -values), rows[:k]
-
-    def _settle_tie(self, query: Rows, k: int, values: Similarities, count: int, allow: Bitmap | None) -> Hits:
-        """All rows as good as the k-th, the lowest of the tied ones kept."""
-        boundary = float(values[k - 1]) if self._maximize else -float(values[k - 1])
-        similarities, rows = self.within(query, boundary, row_count=count, allow=allow)
-        return similarities[:k], rows[:k]
+        values = values[:end]
+        return (values if self._maximize else -values), rows[:end]
 
     # ------------------------------------------------------------------ all within a threshold
 
@@ -155,16 +165,13 @@ class RowBlock:
         self.check_query(query)
         use_one_thread()
         if self.space.metric is Metric.HAMMING:
-            values = -_hamming_distances(query, self.rows[:count]).astype(np.float32)
-            rows = np.flatnonzero(values >= similarity_min)
-            values = values[rows]
+            values, rows = _hamming_within(query, self.rows[:count], similarity_min)
         else:
             values, rows = self._faiss_range(query, similarity_min, count)
         if allow is not None:
             inside = bitmap.contains(allow, rows)
             values, rows = values[inside], rows[inside]
-        order = np.lexsort((rows, -values))
-        return values[order], rows[order]
+        return _by_similarity(values, rows)
 
     def _faiss_range(self, query: Rows, similarity_min: float, count: int) -> Hits:
         result = faiss.RangeSearchResult(1)
@@ -173,12 +180,8 @@ class RowBlock:
         radius = float(np.nextafter(limit, np.float32(-np.inf if self._maximize else np.inf)))
         search = faiss.range_search_inner_product if self._maximize else faiss.range_search_L2sqr
         search(pointer(query), self._at, self.space.row_width, 1, count, radius, result)
-        found = int(faiss.rev_swig_ptr(result.lims, 2)[1])
-        if found == 0:
-            return _nothing()
-        values = faiss.rev_swig_ptr(result.distances, found).copy()
-        rows = faiss.rev_swig_ptr(result.labels, found).copy()
-        return (values if self._maximize else -values), rows
+        values, rows = _taken(result)
+        return (-values if self._maximize else values), rows
 
     def similarities(self, query: Rows) -> Similarities:
         """The similarity of every row, float32 (row_count,), in row order; not under hamming."""
@@ -238,15 +241,20 @@ def _nothing() -> Hits:
 
 
 def _hamming_top(query: Rows, rows: Rows, k: int) -> Hits:
-    """faiss keeps, of equally distant rows, those it met first, which are the lowest: no second pass is needed."""
-    distances = np.empty(k, np.int32)
-    found = np.empty(k, np.int64)
+    fetch = min(k + _HAMMING_SPARE, len(rows))
+    distances = np.empty(fetch, np.int32)
+    found = np.empty(fetch, np.int64)
     heap = faiss.int_maxheap_array_t()
-    heap.nh, heap.k = 1, k
+    heap.nh, heap.k = 1, fetch
     heap.val, heap.ids = pointer(distances), pointer(found)
     faiss.hammings_knn_hc(heap, pointer(query), pointer(rows), len(rows), rows.shape[1], 1)
     order = np.lexsort((found, distances))
-    return -distances[order].astype(np.float32), found[order]
+    distances, found = distances[order], found[order]
+    boundary = distances[k - 1]
+    if fetch < len(rows) and distances[-1] == boundary:  # the tie may go on beyond what was fetched
+        return _by_similarity(*_hamming_within(query, rows, -float(boundary)))
+    end = int(np.searchsorted(distances, boundary, "right"))
+    return -distances[:end].astype(np.float32), found[:end]
 
 
 def _hamming_top_of(query: Rows, rows: Rows, candidates: RowArray, k: int) -> Hits:
@@ -258,6 +266,25 @@ def _hamming_top_of(query: Rows, rows: Rows, candidates: RowArray, k: int) -> Hi
     return similarities, candidates[places]
 
 
-def _hamming_distances(query: Rows, rows: Rows) -> npt.NDArray[np.int64]:
-    distances: npt.NDArray[np.int64] = np.bitwise_count(rows ^ query).sum(axis=1, dtype=np.int64)
-    return distances
+def _hamming_within(query: Rows, rows: Rows, similarity_min: float) -> Hits:
+    """Unordered. similarity_min: minus the greatest distance allowed; -inf for all rows."""
+    width = rows.shape[1]
+    if similarity_min > 0:
+        return _nothing()
+    radius = math.floor(min(-similarity_min, 8.0 * width)) + 1  # faiss compares strictly
+    result = faiss.RangeSearchResult(1)
+    faiss.hamming_range_search(pointer(query), pointer(rows), 1, len(rows), radius, width, result)
+    return _taken(result)
+
+
+def _by_similarity(values: Similarities, rows: RowArray) -> Hits:
+    order = np.lexsort((rows, -values))
+    return values[order], rows[order]
+
+
+def _taken(result: Any) -> Hits:
+    """Distances as similarities, and rows, out of a faiss range search of one query."""
+    found = int(faiss.rev_swig_ptr(result.lims, 2)[1])
+    if found == 0:
+        return _nothing()
+    return -faiss.rev_swig_ptr(result.distances, found), faiss.rev_swig_ptr(result.labels, found).copy()

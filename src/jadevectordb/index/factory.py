@@ -7,9 +7,11 @@ from pathlib import Path
 from jadevectordb.index.api import VectorIndex
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.flat import FlatIndex
+from jadevectordb.index.hnsw import build_hnsw, open_hnsw
 from jadevectordb.index.index_files import read_meta, write_meta
 from jadevectordb.index.ivf import open_ivf
 from jadevectordb.index.ivf_build import ROWS_MIN, build_ivf
+from jadevectordb.index.lsh import build_lsh, open_lsh
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
@@ -27,7 +29,7 @@ def resolve_kind(kind: IndexKind, space: VectorSpace, row_count: int) -> IndexKi
     if kind is IndexKind.AUTO:
         large = row_count >= _AUTO_ROWS_MIN and row_count * space.dimension >= _AUTO_VALUES_MIN
         return IndexKind.IVF if large else IndexKind.FLAT
-    return IndexKind.IVF
+    return kind
 
 
 def build_index(
@@ -41,7 +43,11 @@ def build_index(
     match resolve_kind(kind, space, len(rows)):
         case IndexKind.IVF:
             return build_ivf(space, rows, directory, threads=threads, seed=seed)
-        case _:
+        case IndexKind.HNSW:
+            return build_hnsw(space, rows, directory, threads=threads, seed=seed)
+        case IndexKind.LSH:
+            return build_lsh(space, rows, directory, threads=threads, seed=seed)
+        case IndexKind.FLAT | IndexKind.AUTO:
             return write_meta(directory, IndexKind.FLAT, space, row_count=len(rows), names=[], body={})
 
 
@@ -55,5 +61,9 @@ def open_index(directory: Path, space: VectorSpace, rows: Rows) -> VectorIndex:
     match meta.kind:
         case IndexKind.IVF:
             return open_ivf(directory, block, meta)
-        case _:
+        case IndexKind.HNSW:
+            return open_hnsw(directory, block, meta)
+        case IndexKind.LSH:
+            return open_lsh(directory, block, meta)
+        case IndexKind.FLAT | IndexKind.AUTO:
             return FlatIndex(block)

@@ -69,6 +69,14 @@ def map_faiss(path: Path) -> Any:
         ) from error
 
 
+def index_failed(error: RuntimeError) -> JadeError:
+    """What a search raises when faiss itself fails."""
+    return JadeError(
+        ErrorCode.CORRUPT,
+        f"The index failed while searching ({_first_line(error)}): rebuild the index of this segment, or search with recall=1.0.",
+    )
+
+
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[-1][:200]

@@ -24,7 +24,7 @@ from jadevectordb.index.bitmap import Bitmap, RowArray
 from jadevectordb.index.calibration import Step, costs_of
 from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
-from jadevectordb.index.faiss_calls import faiss, map_faiss, pointer, use_one_thread
+from jadevectordb.index.faiss_calls import faiss, index_failed, map_faiss, pointer, use_one_thread
 from jadevectordb.index.index_files import IndexMeta, refuse
 from jadevectordb.index.ivf_build import (
     CODES_NAME,
@@ -36,14 +36,17 @@ from jadevectordb.index.ivf_build import (
     lists_dtype,
     padded,
 )
-from jadevectordb.index.probing import K_CALIBRATED_MAX, step_for
-from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.index.probing import K_CALIBRATED_MAX, even_level, step_for, uneven_level
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
 _SETTINGS_MAX = 256  # (recall, k) pairs whose setting is kept ready
 _EXACT_ROWS_ALWAYS = 1000  # so few allowed rows are compared at once, without a thought
+_EVEN_MIN, _EVEN_MAX = (
+    0.7,
+    1.5,
+)  # density of allowed rows around a query, beside their density overall, that counts as even
 _BUFFERS_MAX = 32  # candidate buffers a thread keeps
 _NO_BITS = bitmap.empty(0)  # stands in where the rows are known
 _EVEN_SHARE_MIN = 0.5  # a filter that leaves at least this share of every list needs no look at the lists
@@ -52,13 +55,14 @@ _EVEN_SHARE_MIN = 0.5  # a filter that leaves at least this share of every list 
 class _Setting:
     """A calibrated step made ready: the faiss parameters and the plan told to `explain`, shared by all threads, never changed."""
 
-    __slots__ = ("candidates", "coverage", "nprobe", "parameters", "plan", "recall")
+    __slots__ = ("candidates", "even_level", "nprobe", "parameters", "plan", "recall", "uneven_level")
 
-    def __init__(self, step: Step, recall: float) -> None:
+    def __init__(self, step: Step, recall: float, even_level: float) -> None:
+        self.even_level = even_level
+        self.uneven_level = uneven_level(step.coverage)
         self.recall = recall
         self.nprobe = step.nprobe
         self.candidates = step.candidates
-        self.coverage = step.coverage
         self.parameters = faiss.SearchParametersIVF(nprobe=step.nprobe)
         self.plan = Plan(
             "index", f"calibrated for recall {recall:g}", step.candidates, nprobe=step.nprobe, lists=step.nprobe
@@ -209,7 +213,7 @@ class IvfIndex:
         step = None if recall >= 1 else step_for(self._calibration, recall, k)
         if step is not None and self._step_cost_ns(step) > self._exact_cost_ns(self.row_count):
             step = None
-        setting = None if step is None else _Setting(step, recall)
+        setting = None if step is None else _Setting(step, recall, even_level(self._calibration, step.coverage))
         if len(self._settings) >= _SETTINGS_MAX:
             self._settings.clear()
         self._settings[key] = setting
@@ -289,12 +293,17 @@ class IvfIndex:
         """Probe the lists where the density model expects the allowed neighbours; None when an exact search is cheaper."""
         self._block.check_query(query)
         use_one_thread()
+        allowed_share = float(allowed.sum()) / self.row_count
         wide = padded(query, self._width)
         mu, inverse_spread = self._density.similarity_laws(wide)
-        hits = self._density.hits(mu, inverse_spread, allowed, k)
+        odds = self._density.odds(mu, inverse_spread, allowed, k)
+        hits = odds * allowed
         order = np.argsort(-hits)
         reached = hits[order].cumsum()
-        nprobe = min(self._lists, int(reached.searchsorted(setting.coverage * reached[-1])) + 1)
+        # The share of allowed rows where this query's neighbours lie, beside their share of all rows: about 1 = spread evenly.
+        evenness = float(reached[-1]) / max(1e-30, float(np.dot(odds, self._sizes)) * allowed_share)
+        level = setting.even_level if _EVEN_MIN <= evenness <= _EVEN_MAX else setting.uneven_level
+        nprobe = min(self._lists, int(reached.searchsorted(level * reached[-1])) + 1)
         lists = order[:nprobe]
         if exact_ns < self._index_cost_ns(nprobe, float(self._sizes[lists].sum()), setting.candidates):
             return None
@@ -332,7 +341,7 @@ class IvfIndex:
         try:
             self._index.search_c(1, pointer(wide), count, values_at, rows_at, parameters)
         except RuntimeError as error:
-            raise _failed(error) from error
+            raise index_failed(error) from error
         return rows
 
     def _scan(
@@ -347,7 +356,7 @@ class IvfIndex:
                 1, pointer(wide), count, pointer(lists), pointer(scores), values_at, rows_at, False, parameters
             )
         except RuntimeError as error:
-            raise _failed(error) from error
+            raise index_failed(error) from error
         return rows
 
     # ------------------------------------------------------------------ experts
@@ -405,10 +414,3 @@ def open_ivf(directory: Path, block: RowBlock, meta: IndexMeta) -> IvfIndex:
     values = np.asarray(np.memmap(density_path, np.float32, "r", shape=(length,)))
     density = DensityModel.unpacked(values, body.lists, dimension, euclidean=block.space.metric is Metric.EUCLIDEAN)
     return IvfIndex(block, index, np.asarray(list_of_row), density, body)
-
-
-def _failed(error: RuntimeError) -> JadeError:
-    return JadeError(
-        ErrorCode.CORRUPT,
-        f"The index failed while searching ({str(error)[:200]}): rebuild the index of this segment, or search with recall=1.0.",
-    )

@@ -80,12 +80,12 @@ def build_ivf(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, 
         index = _train(space, rows, seed)
         list_of_row = _fill(index, rows)
         block = RowBlock(space, rows)
-        density = _fit_density(block, index, list_of_row, seed + 2)
-        calibrated = _calibrate(block, index, list_of_row, seed + 1)
+        density_model = _fit_density(block, index, list_of_row, seed + 2)
+        calibrated = _calibrate(block, index, list_of_row, density_model, seed + 1)
         write_faiss(index, directory / CODES_NAME)
     body = IvfBody(index.nlist, index.d, coding_for(space.dimension)[1], calibrated)
     write_array(list_of_row, directory / LISTS_NAME)
-    write_array(density.packed(), directory / DENSITY_NAME)
+    write_array(density_model.packed(), directory / DENSITY_NAME)
     names = [CODES_NAME, LISTS_NAME, DENSITY_NAME]
     return write_meta(directory, IndexKind.IVF, space, row_count=len(rows), names=names, body=body)
 
@@ -147,7 +147,9 @@ def rank_lists(
     return (-scores if space.metric is Metric.EUCLIDEAN else scores), lists
 
 
-def _calibrate(block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], seed: int) -> Calibration:
+def _calibrate(
+    block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], model: DensityModel, seed: int
+) -> Calibration:
     sample = calibration.draw_sample(block, seed, max(calibration.KS) + calibration.TIES_SPARE)
     queries = padded(sample.queries, index.d)
     coarse = RowBlock(VectorSpace(block.space.metric, index.d), centroids_of(index))
@@ -160,7 +162,31 @@ def _calibrate(block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[
     candidates = search_lists_batch(index, queries, scores[:, :widest], lists[:, :widest], depth)
     costs = calibration.costs_of(block.space.row_width, coding_for(block.space.dimension)[1])
     grid = calibration.Grid(nprobes, block.row_count / index.nlist, costs)
-    return calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
+    calibrated = calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
+    sizes = np.bincount(list_of_row, minlength=index.nlist).astype(np.float32)
+    few = calibration.LEVEL_SAMPLE_ROWS
+    covered = _even_coverage(model, queries[:few], list_of_row[sample.truth[:few]], sizes)
+    return msgspec.structs.replace(calibrated, even_coverage=covered)
+
+
+def _even_coverage(
+    model: DensityModel, queries: Rows, truth_lists: npt.NDArray[np.integer[Any]], sizes: npt.NDArray[np.float32]
+) -> list[float]:
+    """The share of true neighbours inside the lists that make up each of `LEVELS` of the model's sum, the worst over `KS`."""
+    worst = np.ones(len(calibration.LEVELS))
+    for k in calibration.KS:
+        if k > truth_lists.shape[1]:
+            continue
+        before = np.empty((len(queries), k))
+        for i, query in enumerate(queries):
+            hits = model.odds(*model.similarity_laws(query), sizes, k) * sizes
+            order = np.argsort(-hits)
+            reached = hits[order].cumsum()
+            share = np.empty(len(sizes))
+            share[order] = (reached - hits[order]) / reached[-1]
+            before[i] = share[truth_lists[i, :k]]
+        worst = np.minimum(worst, [(before < level).mean() for level in calibration.LEVELS])
+    return [float(share) for share in worst]
 
 
 def _fit_density(block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], seed: int) -> DensityModel:

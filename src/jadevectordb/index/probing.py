@@ -5,8 +5,11 @@ from __future__ import annotations
 import bisect
 import math
 
-from jadevectordb.index.calibration import KS, TARGETS, Calibration, Step
+import numpy as np
 
+from jadevectordb.index.calibration import KS, LEVELS, TARGETS, Calibration, Step
+
+_UNEVEN_MARGIN = 0.2
 K_CALIBRATED_MAX = KS[-1]  # beyond it, lists are chosen by the density model
 
 
@@ -35,6 +38,19 @@ def step_for(calibration: Calibration, recall: float, k: int) -> Step | None:
         min(low.recall, high.recall),
         low.coverage * (1.0 - share) + high.coverage * share,
     )
+
+
+def even_level(calibration: Calibration, coverage: float) -> float:
+    """The share of the density model's sum that covers this share of the neighbours when the filter is even around the query."""
+    covered = np.maximum.accumulate(calibration.even_coverage)
+    if len(covered) == 0 or coverage > covered[-1]:
+        return 1.0
+    return float(np.interp(coverage, covered, LEVELS[: len(covered)]))
+
+
+def uneven_level(coverage: float) -> float:
+    """The same for a filter that is correlated with the vectors, where the model was found off by a little at most."""
+    return coverage + _UNEVEN_MARGIN * (1.0 - coverage)
 
 
 def _between(low: float, high: float, share: float) -> float:
