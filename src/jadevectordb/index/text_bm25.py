@@ -131,12 +131,13 @@ class TextReader(ABC):
         allow: Bitmap | None = None,
         boosts: Mapping[str, float] | None = None,
     ) -> tuple[Scores, RowArray]:
-        """Second step: the k best rows with at least one of the terms, best first, equal scores by row.
+        """Second step: the k best rows with at least one of the terms, best first, equal scores by row, ties of the k-th included.
 
         terms: as given to `stats`; a term named twice counts twice. global_stats: summed over all blocks of the database.
         allow: rows that may be found (live and matching the filter); None = all.
         boosts: weight by field name, 1 for those not named, 0 leaves a field out.
-        Returns scores float32 (m,) and rows int64 (m,), m <= k; owned by the caller.
+        Returns scores float32 (m,) and rows int64 (m,), owned by the caller; m > k only where rows score exactly as the k-th
+        does: which of them stay is decided by their ids, so that it does not depend on how rows are spread over blocks.
         """
         assert k >= 1
         found: list[tuple[int, float, Posting]] = []  # field, weight, where
@@ -278,13 +279,13 @@ def _sum_by_row(parts: list[tuple[RowArray, _Weights]]) -> tuple[RowArray, _Weig
 
 
 def _best(scores: Scores, rows: RowArray | None, k: int) -> tuple[Scores, RowArray]:
-    """The k greatest of those above 0, best first, equal ones by row; of those equal to the k-th the lowest rows are kept.
+    """The k greatest of those above 0 and all that equal the k-th, best first, equal ones by row.
 
     rows: ascending, of each score; None: the scores are those of rows 0, 1, 2, ...
     """
     last = _kth_greatest(scores, k) if len(scores) > k else np.float32(0)
     above = np.flatnonzero(scores > last)
-    equal = np.flatnonzero(scores == last)[: k - len(above)] if last > 0 else above[:0]
+    equal = np.flatnonzero(scores == last) if last > 0 else above[:0]
     kept = np.concatenate((above, equal))
     order = kept[np.lexsort((kept, -scores[kept]))]
     return scores[order], order if rows is None else rows[order]

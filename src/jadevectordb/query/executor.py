@@ -7,6 +7,8 @@ A view never changes, so no step takes a lock, and a search sees each batch whol
 
 from __future__ import annotations
 
+import bisect
+import heapq
 from collections.abc import Callable
 from itertools import repeat
 from time import perf_counter_ns
@@ -99,10 +101,25 @@ def _search_part(part: Part, request: SearchRequest, k: int | None, explain: Exp
         keep = sum(score >= request.similarity_min for score in scores)
         scores, rows = scores[:keep], rows[:keep]
     id_of = reader.id_of
-    matches = list(zip(scores, [id_of(row) for row in rows], repeat(reader), rows))
+    if k is not None and len(rows) > k:
+        scores, rows = _cut_tie(scores, rows, k, id_of)
+    matches = list(zip(scores, reader.ids_of(rows), repeat(reader), rows))
     if len(set(scores)) < len(scores):  # equal scores: rows are in order of age, hits are in order of id
         merge.order(matches)
     return matches
+
+
+def _cut_tie(
+    scores: list[float], rows: list[int], k: int, id_of: Callable[[int], str]
+) -> tuple[list[float], list[int]]:
+    """The first k, where of the rows that share the k-th score those with the smallest ids stay."""
+    boundary = scores[k - 1]
+    better = scores.index(boundary)
+    end = bisect.bisect_right(scores, -boundary, key=lambda score: -score)
+    tied = rows[better:end]
+    if len(tied) > k - better:
+        tied = heapq.nsmallest(k - better, tied, key=id_of)
+    return scores[: better + len(tied)], rows[:better] + tied
 
 
 def _allowed(part: Part, node: Filter | None) -> Allowed | None:
@@ -152,12 +169,12 @@ def _by_text(
                 if allowed.count == 0:
                     continue
                 allow = allowed.as_bits(part.reader.row_count)
-        scores, rows = reader.search(terms, k, stats, allow)
-        found = [
-            (score, part.reader.id_of(row), part.reader, row)
-            for score, row in zip(scores.tolist(), rows.tolist(), strict=True)
-        ]
-        ranked.append(merge.order(found))
+        score_array, row_array = reader.search(terms, k, stats, allow)
+        scores, rows = score_array.tolist(), row_array.tolist()
+        id_of = part.reader.id_of
+        if len(rows) > k:
+            scores, rows = _cut_tie(scores, rows, k, id_of)
+        ranked.append(merge.order(list(zip(scores, map(id_of, rows), repeat(part.reader), rows))))
     return merge.best(ranked, k) if ranked else []
 
 
