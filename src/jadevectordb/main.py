@@ -6,6 +6,7 @@ import atexit
 import os
 import secrets
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from jadevectordb.adapters.child_process import ChildProcess
@@ -17,15 +18,17 @@ from jadevectordb.gateway.embedded.store import CATALOG_NAME, Store
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.ports.compute import Compute
 from jadevectordb.ports.metadata_store import MetadataStore
 from jadevectordb.shard.maintenance import Lane
 
 
 class RealWorld:
-    """The adapters of a single node that keeps its data in a folder."""
+    """The adapters of a single node that keeps its data in a folder. make_compute: where segments are built."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_compute: Callable[[], Compute] = ChildProcess) -> None:
         self.clock = SystemClock()
+        self._make_compute = make_compute
 
     def lock(self, folder: Path) -> FolderLock:
         return FolderLock(folder / "LOCK")
@@ -40,7 +43,7 @@ class RealWorld:
                 config,
                 directory,
                 log=log,
-                compute={lane: ChildProcess() for lane in Lane},
+                compute={lane: self._make_compute() for lane in Lane},
                 clock=self.clock,
                 write_atomically=write_file_atomically,
                 threads=os.cpu_count() or 1,
