@@ -16,6 +16,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+import jadevectordb as jade
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.transfer import import_file
 
@@ -114,6 +115,48 @@ def test_no_row_is_lost_or_applied_twice_however_often_the_import_is_killed(tmp_
     imported, _, report_skipped, errors, before = json.loads(line.split(maxsplit=1)[1])
     assert (imported, report_skipped, errors) == (len(expected), skipped, skipped)
     assert 0 < before <= imported
+
+
+DATABASE_CHILD = """
+import sys
+import jadevectordb as jade
+from jadevectordb.transfer import import_file
+
+if __name__ == "__main__":
+    folder, source = sys.argv[1:]
+    with jade.open(folder) as store:
+        database = store.database("x") if "x" in store.databases() else store.create_database("x", dimension=4, metric="euclidean")
+        report = import_file(database, source, batch_rows=50, checkpoint=folder + "/import.checkpoint",
+                             on_progress=lambda *now: print("progress", flush=True))
+        print("report", report.rows, flush=True)
+"""
+
+
+def test_a_real_database_killed_while_importing_ends_up_with_every_row_once(tmp_path: Path) -> None:
+    source, folder, program = make(tmp_path, "x.parquet"), tmp_path / "store", tmp_path / "child.py"
+    program.write_text(DATABASE_CHILD)
+    generator = random.Random(3)
+    kills = 0
+    line = ""
+    while not line.startswith("report"):
+        with subprocess.Popen([sys.executable, program, folder, source], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(generator.randrange(1, 20) if kills < 3 else 1 << 30):
+                line = child.stdout.readline()
+                if not line or line.startswith("report"):
+                    break
+            else:
+                child.kill()
+                kills += 1
+                continue
+        assert child.returncode == 0
+    assert kills == 3 and line.split() == ["report", str(ROWS)]
+    with jade.open(folder) as store:
+        database = store.database("x")
+        assert database.count() == ROWS
+        for item in database.items():
+            n = int(item.id[1:])
+            assert item.vector.tolist() == [n * 4, n * 4 + 1, n * 4 + 2, n * 4 + 3] and item.metadata == {"n": n}
 
 
 class Stubborn:
