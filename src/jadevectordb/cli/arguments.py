@@ -48,7 +48,7 @@ filter_option = click.option(
 
 
 def format_option(function: _Function) -> _Function:
-    """--format: a table for people, one JSON document for programs."""
+    """--format: a table for people, JSON for programs."""
     return click.option(
         "--format",
         "output",

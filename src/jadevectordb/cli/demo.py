@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jadevectordb.cli.demo_show import Show
 
 _ROUNDS = 3
-_BATCHES = 30  # acknowledged in each round before the kill
+_BATCHES = 12  # acknowledged in each round before the kill
 
 
 @click.command()
@@ -109,18 +109,16 @@ def _durability(show: Show, folder: Path) -> bool:
                 str(len(promised)),
                 str(len(promised) - len(found.missing)),
                 str(len(found.strange)),
-                in_flight,
                 f"{found.seconds * 1e3:.0f} ms",
+                in_flight,
             ]
         )
         if found.in_flight_there and killed.in_flight is not None:
             promised.add(killed.in_flight)  # it was seen: from now on it must stay
     show.say("the last lines of the last writer:", style="dim")
     show.code("\n".join([*tail, "Killed"]))
-    numbers = ["kill", "acknowledged", "found whole", "half-written", "open to answer"]
-    show.table(
-        ["kill", "acknowledged", "found whole", "half-written", "the batch in flight", "open to answer"], rows, numbers
-    )
+    numbers = ["kill", "acked", "found", "torn", "reopened in"]
+    show.table(["kill", "acked", "found", "torn", "reopened in", "batch in flight"], rows, numbers)
     show.verdict(missing == 0, "every acknowledged batch is there, bit for bit")
     show.verdict(strange == 0, "nothing half-written, nothing that was not sent; all checksums are right")
     return missing == 0 and strange == 0
@@ -131,7 +129,8 @@ def _next_steps(show: Show, folder: Path | None) -> None:
     show.code(
         "import jadevectordb as jade\n"
         'db = jade.open("my-data").create_database("words", dimension=384)\n'
-        'db.upsert(["a", "b"], vectors, [{"pos": "noun"}, {"pos": "verb"}]); db.search(query, filter={"pos": "noun"})'
+        'db.upsert(["a", "b"], vectors, [{"pos": "noun"}, {"pos": "verb"}])\n'
+        'db.search(query, k=10, filter={"pos": "noun"})'
     )
     show.gap()
     show.code("jade --help")

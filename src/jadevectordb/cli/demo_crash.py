@@ -12,9 +12,11 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +25,10 @@ import numpy as np
 import jadevectordb as jade
 from jadevectordb.cli import demo_writer
 from jadevectordb.cli.demo_writer import ACKNOWLEDGED, BATCH_ROWS, WRITING
+from jadevectordb.model.limits import K_MAX
 
 _CHILD_S_MAX = 60.0  # a writer that takes longer is stuck
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +63,86 @@ class Recovered:
 def write_and_kill(folder: Path, first: int, batches: int, on_acknowledged: Callable[[int], None]) -> Killed:
     """Let a child process write from batch `first`; after `batches` acknowledgements kill it during the next write."""
     command = [sys.executable, "-m", demo_writer.__name__, str(folder), str(first)]
-    acknowledged: list[int] = []
-    lines: list[str] = []
-    write_s: list[float] = []
-    begun_s = 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None and child.stderr is not None
-        watchdog = threading.Timer(_CHILD_S_MAX, child.terminate)  # SIGTERM: not taken for the planned end
-        watchdog.start()
-        try:
-            for line in child.stdout:
-                lines.append(line.strip())
-                word, number = line.split()
-                if word == ACKNOWLEDGED:
-                    acknowledged.append(int(number))
-                    write_s.append(time.perf_counter() - begun_s)
-                    on_acknowledged(len(acknowledged))
-                    continue
-                begun_s = time.perf_counter()
-                if len(acknowledged) >= batches:
-                    # Somewhere within the time a write usually takes
-                    time.sleep(random.Random().uniform(0.0, 0.7) * float(np.median(write_s)))
-                    os.kill(child.pid, signal.SIGKILL)
-                    break
-        finally:
-            watchdog.cancel()
-            child.kill()
-        # What it had said and was still in the pipe counts as well: it was acknowledged before the kill reached it
-        lines.extend(line.strip() for line in child.stdout if line.endswith("\n"))
-        complaint = child.stderr.read()
-    said = [line.split() for line in lines]
-    acknowledged = [int(number) for word, number in said if word == ACKNOWLEDGED]
-    begun = [int(number) for word, number in said if word == WRITING]
+    said: list[str] = []
+    # Its stderr goes to a file and its stdout is not read to the end: helpers it started may hold both a little longer
+    with tempfile.TemporaryFile() as complaints:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as child:
+            watchdog = threading.Timer(_CHILD_S_MAX, child.terminate)  # SIGTERM: not taken for the planned end
+            watchdog.start()
+            try:
+                output = _Output(child)
+                _kill_while_writing(child, output, said, batches, on_acknowledged)
+                child.wait()
+                said.extend(output.rest())  # said before the kill reached it, so it counts
+            finally:
+                watchdog.cancel()
+                child.kill()
+        complaints.seek(0)
+        complaint = complaints.read().decode(errors="replace").strip()
+    acknowledged = _numbers(said, ACKNOWLEDGED)
+    begun = _numbers(said, WRITING)
     in_flight = begun[-1] if begun and begun[-1] not in acknowledged else None
-    unplanned = "" if child.returncode == -signal.SIGKILL else complaint.strip() or f"exit code {child.returncode}"
-    return Killed(acknowledged, in_flight, lines[-3:], unplanned)
+    unplanned = "" if child.returncode == -signal.SIGKILL else complaint or f"exit code {child.returncode}"
+    return Killed(acknowledged, in_flight, said[-3:], unplanned)
+
+
+def _kill_while_writing(
+    child: subprocess.Popen[bytes],
+    output: _Output,
+    said: list[str],
+    batches: int,
+    on_acknowledged: Callable[[int], None],
+) -> None:
+    """Read what the child says into `said`, and kill it when it has begun the write after the last one wanted."""
+    write_s: list[float] = []
+    begun_s = time.perf_counter()
+    for line in output.lines():
+        said.append(line)
+        if line.startswith(ACKNOWLEDGED):
+            write_s.append(time.perf_counter() - begun_s)
+            on_acknowledged(min(len(write_s), batches))
+            continue
+        begun_s = time.perf_counter()
+        if len(write_s) >= batches:
+            # Somewhere within the time a write usually takes
+            time.sleep(random.Random().uniform(0.0, 0.7) * float(np.median(write_s)))
+            os.kill(child.pid, signal.SIGKILL)
+            return
+
+
+class _Output:
+    """The whole lines a child process has written to its stdout."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        self._pipe = child.stdout.fileno()
+        self._unread = b""
+
+    def lines(self) -> Iterator[str]:
+        """As they come, until the end."""
+        while True:
+            yield from self._whole()
+            chunk = os.read(self._pipe, _CHUNK_BYTES)
+            if not chunk:
+                return
+            self._unread += chunk
+
+    def rest(self) -> list[str]:
+        """What is there now, without waiting."""
+        os.set_blocking(self._pipe, False)
+        with suppress(BlockingIOError):
+            while chunk := os.read(self._pipe, _CHUNK_BYTES):
+                self._unread += chunk
+        return list(self._whole())
+
+    def _whole(self) -> Iterator[str]:
+        while b"\n" in self._unread:
+            line, self._unread = self._unread.split(b"\n", 1)
+            yield line.decode()
+
+
+def _numbers(said: list[str], word: str) -> list[int]:
+    return [int(line.split()[1]) for line in said if line.split()[0] == word]
 
 
 def recover(folder: Path, acknowledged: set[int], in_flight: int | None) -> Recovered:
@@ -105,7 +154,7 @@ def recover(folder: Path, acknowledged: set[int], in_flight: int | None) -> Reco
         seconds = time.perf_counter() - started
         database.verify()
         found: dict[int, dict[str, tuple[dict[str, object], bytes]]] = {}
-        for item in database.items():
+        for item in _all_items(database):
             rows = found.setdefault(int(item.metadata["batch"]), {})
             rows[item.id] = (item.metadata, item.vector.tobytes())
         vectors = database.count()
@@ -122,6 +171,17 @@ def recover(folder: Path, acknowledged: set[int], in_flight: int | None) -> Reco
         in_flight in whole,
         seconds,
     )
+
+
+def _all_items(database: jade.Database) -> Iterator[jade.Item]:
+    """`Database.items` in large pages."""
+    cursor: str | None = None
+    while True:
+        page = database.scroll(K_MAX, cursor)
+        yield from page.items
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def _sent(number: int) -> dict[str, tuple[dict[str, object], bytes]]:

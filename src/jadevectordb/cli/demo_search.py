@@ -84,7 +84,7 @@ def search(show: Show, database: jade.Database, data: WordNet) -> None:
         "Search by meaning",
         "The questions are definitions held out of the data. What comes back means the same, whatever its words.",
     )
-    for words in ("restoration", "rapid", "demister"):
+    for words in ("restoration", "rapid", "lasagna, lasagne"):
         at = data.query(words)
         _question(show, data, at)
         show.table(["score", "word", "definition"], _rows(database.search(data.queries[at], k=3)), ["score"])
@@ -97,19 +97,26 @@ def _filtered(show: Show, database: jade.Database, data: WordNet) -> None:
         "Search with a filter",
         "A filter is decided before the best are taken, so there are always as many hits as match. The plan says how.",
     )
-    at = data.query("migratory")
-    condition = {"topic": "noun.animal", "gloss_length": {"$lte": 60}}
+    at = data.query("flute, flute glass, champagne flute")
+    condition: dict[str, Any] = {"topic": "noun.food", "gloss_length": {"$lte": 60}}
     _question(show, data, at, f"filter={condition}")
     hits = database.search(data.queries[at], k=3, filter=condition, explain=True)
     show.table(["score", "word", "definition"], _rows(hits), ["score"])
+    _plan(show, hits)
+    wide = {"pos": "noun"}
+    show.say(f"The same with filter={wide}, which most rows match:")
+    _plan(show, database.search(data.queries[at], k=3, filter=wide, explain=True))
+
+
+def _plan(show: Show, hits: jade.Hits) -> None:
+    """What the search did, in its own words, for each segment."""
     assert hits.explanation is not None
-    plan = hits.explanation.as_dict()
-    for segment in plan["segments"]:
-        if segment["rows"]:
+    for plan in hits.explanation.as_dict()["segments"]:
+        if plan["rows"]:
             show.say(
-                f"plan: {segment['matches']:,} of {segment['rows']:,} rows match, so the strategy is "
-                f"{segment['strategy']} ({segment['reason']}); {segment['compared']:,} rows compared exactly; "
-                f"filter {segment['filter_us']:.0f} us, search {segment['search_us']:.0f} us",
+                f"plan: {plan['matches']:,} of {plan['rows']:,} rows match, so {plan['strategy']} ({plan['reason']}); "
+                f"{plan['compared']:,} rows compared exactly; "
+                f"filter {plan['filter_us']:.0f} us, search {plan['search_us']:.0f} us",
                 style="dim",
             )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -59,7 +58,6 @@ class Show:
         made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for at, column in enumerate(columns):
             last = at == len(columns) - 1
-            justify: Literal["left", "right"] = "right" if column in numbers else "left"
             made.add_column(
                 column,
                 justify="right" if column in numbers else "left",
@@ -77,7 +75,7 @@ class Show:
 
     def verdict(self, holds: bool, text: str) -> None:
         """A promise and whether it was kept."""
-        mark, style = ("kept", "bold green") if holds else ("BROKEN", "bold red")
+        mark, style = ("kept  ", "bold green") if holds else ("BROKEN", "bold red")
         self._console.print(Padding(Text.assemble((mark, style), "  ", text), _INDENT, expand=False))
 
     def gap(self) -> None:

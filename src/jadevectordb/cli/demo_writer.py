@@ -18,7 +18,7 @@ import jadevectordb as jade
 
 DATABASE = "batches"
 DIMENSION = 384
-BATCH_ROWS = 200
+BATCH_ROWS = 800  # 1.2 MB: more than one log entry holds, so that half of it could be there
 SEAL_ROWS = 4000  # small, so that segments are frozen and built while the killing goes on
 BATCHES_MAX = 5000  # a writer that nobody kills ends by itself
 WRITING, ACKNOWLEDGED = "writing", "acknowledged"

@@ -77,9 +77,7 @@ def _queries(file: Path) -> list[Any]:
     try:
         values = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise jade.JadeError(
-            jade.ErrorCode.INVALID_ARGUMENT, f"{file} is not a .npy file of numbers ({error})."
-        ) from error
+        raise jade.JadeError(jade.ErrorCode.INVALID_ARGUMENT, f"{file} is not a whole .npy file of numbers.") from error
     if not isinstance(values, np.ndarray) or values.ndim not in (1, 2):
         raise jade.JadeError(
             jade.ErrorCode.INVALID_ARGUMENT, f"{file} must hold one array: one vector, or a vector a row."
@@ -119,13 +117,13 @@ def _show_explanation(plan: dict[str, Any]) -> None:
         "filter_us",
         "search_us",
     )
-    rows = (
+    rows = [
         [f"{segment[c]:.0f}" if c.endswith("_us") else segment[c] for c in columns]
         for segment in plan["segments"]
         if segment["rows"]
-    )
-    console = terminal.console()
-    console.print(terminal.table(columns, rows, right=columns[3:]))
+    ]
+    if rows:  # none for words alone
+        terminal.console().print(terminal.table(columns, rows, right=columns[3:]))
     words = f", words {' '.join(plan['text_terms'])}" if plan["text_terms"] else ""
     fused = f", fused by {plan['fusion']}" if plan["fusion"] else ""
     click.echo(f"recall asked {plan['recall']}, {plan['total_us']:.0f} us in all{words}{fused}")

@@ -53,7 +53,7 @@ def table(
 
 
 def print_json(value: object) -> None:
-    """One JSON document, indented on a terminal, on one line in a pipe."""
+    """A JSON document: indented on a terminal, on a line of its own in a pipe."""
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
 
 

@@ -71,7 +71,8 @@ def import_command(
 ) -> None:
     """Write the vectors of FILE to the database NAME.
 
-    FILE: JSON Lines or CSV (also .gz), Parquet, .npy, .fvecs, .bvecs, .ivecs. A vector replaces the one stored under its id. An import that was interrupted goes on where it was when it is called again.
+    FILE: JSON Lines or CSV (also .gz), Parquet, .npy, .fvecs, .bvecs, .ivecs. A vector replaces the one stored under its id.
+    An import that was interrupted goes on where it was when it is called again.
     """
     from jadevectordb.transfer import Columns, VectorSink, import_file
     from jadevectordb.transfer.progress import progress_bar
