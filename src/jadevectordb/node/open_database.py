@@ -118,6 +118,9 @@ class OpenDatabase:
         """What the entry did; to be asked once, by the writer that appended it."""
         return self._outcomes.pop((shard, sequence))
 
+    def was_applied(self, shard: ShardId, request_id: str, part: int) -> bool:
+        return (request_id, part) in self.replicas[shard].state.requests
+
     # Checking files
 
     def _verify_some(self) -> list[SealedSegment]:

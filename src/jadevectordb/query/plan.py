@@ -18,7 +18,8 @@ class SearchRequest:
     """One search after validation.
 
     query: (width,) as `VectorSpace.prepare_query` made it, None for text alone. k: hits wanted, None = all (range only).
-    similarity_min: only hits at least this similar (internal scale, larger is nearer). within: find all such, exactly.
+    similarity_min: only hits about this similar or more (internal scale, larger is nearer). within: find all such, exactly.
+    score_min, distance_max: the same as the caller said it, on the public scale, to the last bit.
     """
 
     query: Rows | None
@@ -28,6 +29,8 @@ class SearchRequest:
     overrides: SearchOverrides | None = None
     similarity_min: float | None = None
     within: bool = False
+    score_min: float | None = None
+    distance_max: float | None = None
     text: str | None = None
     fusion: str = "rrf"
     alpha: float = 0.7

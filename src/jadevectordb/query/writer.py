@@ -92,6 +92,9 @@ class WriteTarget(Protocol):
         ...
 
     def take_outcome(self, shard: ShardId, sequence: Sequence) -> Outcome: ...
+    def was_applied(self, shard: ShardId, request_id: str, part: int) -> bool:
+        """Whether this part of the request changed the shard before, as far as the shard remembers."""
+        ...
 
 
 class WriteGate:
@@ -151,6 +154,7 @@ class Writer:
         request_id: str,
     ) -> WriteResult:
         names = check_ids(ids)
+        check_request_id(request_id)
         rows = self._database.space.check_and_pack(vectors)
         if len(rows) != len(names):
             raise _invalid(f"{len(names)} ids came with {len(rows)} vectors: give one vector an id.")
@@ -181,6 +185,7 @@ class Writer:
 
     def delete(self, ids: Iterable[str], if_version: Seq[int] | int | None, request_id: str) -> WriteResult:
         names = check_ids(ids)
+        check_request_id(request_id)
         expected = conditions(if_version, len(names))
 
         def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
@@ -190,6 +195,7 @@ class Writer:
         return self._submit(names, operation, ENTRY_ROWS_MAX, expected is not None, request_id)
 
     def delete_where(self, node: Filter, request_id: str) -> WriteResult:
+        check_request_id(request_id)
         operation = DeleteWhere(filters.to_json(node))
         shards = [ShardId(i) for i in range(self._database.config.shards)]
         with self._gate.shared():
@@ -204,6 +210,7 @@ class Writer:
         request_id: str,
     ) -> WriteResult:
         names = check_ids(ids)
+        check_request_id(request_id)
         patches = encode_all(metadata, names, self._database.config.schema)
         expected = conditions(if_version, len(names))
 
@@ -237,7 +244,7 @@ class Writer:
         pieces = self._pieces(names, operation, per_entry)
         if conditional and len(pieces) > 1:
             with self._gate.alone():
-                self._check_conditions(pieces)
+                self._check_conditions(pieces, request_id)
                 return self._append(pieces, request_id)
         with self._gate.shared():
             return self._append(pieces, request_id)
@@ -275,10 +282,12 @@ class Writer:
         ]
         return _result(entries, outcomes)
 
-    def _check_conditions(self, pieces: list[tuple[ShardId, Operation, int, int]]) -> None:
+    def _check_conditions(self, pieces: list[tuple[ShardId, Operation, int, int]], request_id: str) -> None:
         """Raise VERSION_CONFLICT if any condition of the request does not hold now; nobody else is writing."""
         shards = self._database.view.shards
-        for shard, operation, _, _ in pieces:
+        for shard, operation, part, _ in pieces:
+            if request_id and self._database.was_applied(shard, request_id, part):
+                continue  # a retry: the versions it asks for were replaced by its first try
             assert isinstance(operation, Write | Delete | Update) and operation.if_version is not None
             located = shards[shard].locate(list(operation.ids))
             for name, expected, where in zip(operation.ids, operation.if_version, located, strict=True):
@@ -309,7 +318,7 @@ def conflict(vector_id: str, expected: int, actual: int) -> JadeError:
 
 def check_ids(ids: Iterable[str]) -> list[VectorId]:
     """Ids as a list, each 1..ID_LENGTH_MAX characters without control characters, no two alike."""
-    if isinstance(ids, str | bytes):
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise _invalid("ids must be a sequence of strings, one a vector; a single id goes in a list.")
     names = [VectorId(i) for i in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
     if set(map(type, names)) - {str}:
@@ -339,6 +348,11 @@ def check_ids(ids: Iterable[str]) -> list[VectorId]:
     return names
 
 
+def check_request_id(request_id: str) -> None:
+    if type(request_id) is not str or len(request_id) > ID_LENGTH_MAX or not _encodable(request_id):
+        raise _invalid(f"request_id must be a string of at most {ID_LENGTH_MAX} characters, got {request_id!r:.80}.")
+
+
 def _bad_length(length: int) -> bool:
     return not 1 <= length <= ID_LENGTH_MAX
 
@@ -361,6 +375,9 @@ def encode_all(
         if len(names) != 1:
             raise _invalid(f"One metadata object came with {len(names)} ids: give a list with one an id.")
         metadata = [metadata]
+    if isinstance(metadata, str | bytes) or not isinstance(metadata, Iterable):
+        raise _invalid(f"metadata must be a list of dicts, one an id, got {type(metadata).__name__}.")
+    metadata = list(metadata)
     if len(metadata) != len(names):
         raise _invalid(f"{len(names)} ids came with {len(metadata)} metadata objects: give one an id, or None.")
     return encode_metadata(metadata, schema)
@@ -371,14 +388,28 @@ def conditions(if_version: Seq[int] | int | None, count: int) -> list[int] | Non
     if if_version is None:
         return None
     if isinstance(if_version, int | np.integer):
-        expected = [int(if_version)] * count
+        given: list[object] = [if_version] * count
+    elif isinstance(if_version, Iterable) and not isinstance(if_version, str | bytes):
+        given = list(if_version)
     else:
-        expected = [_NO_CONDITION if v is None else int(v) for v in if_version]
+        raise _bad_versions()
+    expected = []
+    for version in given:
+        if version is None:
+            expected.append(_NO_CONDITION)
+        elif isinstance(version, int | np.integer) and not isinstance(version, bool) and 0 <= version < 1 << 63:
+            expected.append(int(version))
+        else:
+            raise _bad_versions()
     if len(expected) != count:
         raise _invalid(f"{count} ids came with {len(expected)} expected versions: give one for all, or one an id.")
-    if any(v < _NO_CONDITION for v in expected):
-        raise _invalid("if_version is 0 (must not exist), a version, or None for no condition.")
     return expected
+
+
+def _bad_versions() -> JadeError:
+    return _invalid(
+        "if_version is 0 (must not exist), a version, or None for no condition: one for all, or a list with one an id."
+    )
 
 
 def _invalid(message: str) -> JadeError:

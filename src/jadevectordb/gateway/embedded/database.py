@@ -9,6 +9,7 @@ from collections.abc import Sequence as Seq
 from typing import Any, overload
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page, Unpacker
@@ -146,7 +147,7 @@ class Database:
     def get(self, ids: str | Iterable[str]) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
         view = self._use().view
-        names = [ids] if isinstance(ids, str) else list(ids)
+        names = _names(ids)
         items: list[Item | None] = [None] * len(names)
         for shard in view.shards:
             for i, where in enumerate(shard.locate(names)):
@@ -162,7 +163,7 @@ class Database:
         """Whether each id is stored."""
         if isinstance(ids, str):
             return self.get(ids) is not None
-        return [item is not None for item in self.get(list(ids))]
+        return [item is not None for item in self.get(ids)]
 
     def count(self, filter: FilterLike = None) -> int:
         """Exactly how many vectors there are, or match."""
@@ -178,8 +179,7 @@ class Database:
         that is there throughout, whatever is written meanwhile.
         """
         view = self._use().view
-        if not 1 <= limit <= K_MAX:
-            raise _invalid(f"limit must be 1 to {K_MAX}, got {limit}.")
+        limit = _count_of(limit, "limit")
         found = executor.page(view, self._parse(filter), _place_of(cursor), limit)
         items = [Item(vector_id, part.reader, row, self._unpacker) for _, vector_id, part, row in found]
         return Page(items, items[-1].id if len(items) == limit else None)
@@ -237,10 +237,9 @@ class Database:
         ):
             # The common search, kept short
             opened = self._use()
-            _check_k(k)
-            if not 0.0 < recall <= 1.0:
-                raise _bad_recall(recall)
-            request = SearchRequest(self._space.prepare_query(vector), k, recall, self._parse(filter))
+            request = SearchRequest(
+                self._space.prepare_query(vector), _count_of(k, "k"), _recall(recall), self._parse(filter)
+            )
         else:
             opened = self._use()
             request = self._request(opened, vector, id, k, filter, recall, text, fusion, alpha, threshold, max_distance)
@@ -262,10 +261,22 @@ class Database:
 
     def _hits(self, matches: list[Match], request: SearchRequest) -> list[Hit]:
         unpacker = self._unpacker
+        if request.similarity_min is not None:
+            matches = self._within_limits(matches, request)
         if self._score_is_similarity or request.text is not None:
             return [Hit(score, vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
         public = self._space.public_score
         return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
+
+    def _within_limits(self, matches: list[Match], request: SearchRequest) -> list[Match]:
+        """The limits as the caller said them: turned into a similarity and back, a hit's own score could miss itself."""
+        space = self._space
+        return [
+            match
+            for match in matches
+            if (request.score_min is None or space.public_score(match[0]) >= request.score_min)
+            and (request.distance_max is None or space.distance(match[0]) <= request.distance_max)
+        ]
 
     def search_batch(
         self,
@@ -277,9 +288,7 @@ class Database:
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension), all over the same view of the data."""
         opened = self._use()
-        _check_k(k)
-        if not 0.0 < recall <= 1.0:
-            raise _bad_recall(recall)
+        k, recall = _count_of(k, "k"), _recall(recall)
         node, view = self._parse(filter), opened.view
         results = []
         for query in self._space.prepare_queries(vectors):
@@ -342,12 +351,13 @@ class Database:
         if k is None and max_distance is None:
             raise _invalid("k=None (all hits) goes with max_distance.")
         if k is not None:
-            _check_k(k)
-        if not 0.0 < recall <= 1.0:
-            raise _bad_recall(recall)
+            k = _count_of(k, "k")
+        recall = _recall(recall)
         if text is not None:
             self._check_text(text, fusion, alpha, threshold, max_distance)
         if vector_id is not None:
+            if not isinstance(vector_id, str):
+                raise _invalid(f"id must be one string, got {vector_id!r:.80}.")
             item = self.get(vector_id)
             if item is None:
                 raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
@@ -363,11 +373,13 @@ class Database:
             exclude_id=vector_id,
         )
         if threshold is not None:
-            request.similarity_min = self._space.similarity_of_score(_number(threshold, "threshold"))
+            request.score_min = _number(threshold, "threshold")
+            request.similarity_min = _loosened(self._space.similarity_of_score(request.score_min))
         if max_distance is not None:
             if threshold is not None:
                 raise _invalid("threshold and max_distance say the same thing: give one of them.")
-            request.similarity_min = self._space.similarity_of_distance(_number(max_distance, "max_distance"))
+            request.distance_max = _number(max_distance, "max_distance")
+            request.similarity_min = _loosened(self._space.similarity_of_distance(request.distance_max))
             request.within = True
         return request
 
@@ -383,7 +395,7 @@ class Database:
             raise _invalid(f"text must be a string, got {type(text).__name__}.")
         if fusion not in _FUSIONS:
             raise _invalid(f"Unknown fusion {fusion!r}: use one of {', '.join(_FUSIONS)}.")
-        if not 0.0 <= alpha <= 1.0:
+        if not 0.0 <= _number(alpha, "alpha") <= 1.0:
             raise _invalid(f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
         if threshold is not None or max_distance is not None:
             raise _invalid("threshold and max_distance are about vectors: they can't be combined with text.")
@@ -402,16 +414,16 @@ class Database:
 
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
-        opened = self._use()
+        opened, limit_s = self._use(), _timeout(timeout)
         if not all(replica.is_settled for replica in opened.replicas):
             self._writer.seal(compact=False)
-        opened.maintenance.wait_settled(timeout)
+        opened.maintenance.wait_settled(limit_s)
 
     def compact(self, timeout: float | None = None) -> None:
         """Merge every shard into one segment without dead rows, and wait for it."""
-        self._use()
+        opened, limit_s = self._use(), _timeout(timeout)
         self._writer.seal(compact=True)
-        self._use().maintenance.wait_settled(timeout)
+        opened.maintenance.wait_settled(limit_s)
 
     def verify(self) -> None:
         """Read every file and compare checksums. Raises CORRUPT naming the first damaged file."""
@@ -435,27 +447,70 @@ class Database:
             opened.close()
 
 
-def _check_k(k: int) -> None:
-    if type(k) is not int or not 1 <= k <= K_MAX:
-        raise _invalid(f"k must be an integer from 1 to {K_MAX}, got {k!r}.")
+def _names(ids: str | Iterable[str]) -> list[str]:
+    """Ids to look up: any strings, whether such a vector can exist or not."""
+    names = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Iterable) else None
+    if names is None or isinstance(ids, bytes) or not all(isinstance(name, str) for name in names):
+        raise _invalid(f"ids must be a string or a sequence of strings, got {ids!r:.80}.")
+    for place, name in enumerate(names):
+        if not _is_unicode(name):
+            raise JadeError(
+                ErrorCode.INVALID_ID,
+                f"Id {name[:80]!r} at position {place} holds half of a surrogate pair, which is no character.",
+                details={"position": place},
+            )
+    return names
 
 
-def _bad_recall(recall: float) -> JadeError:
-    return _invalid(f"recall is the share of true neighbours to find, above 0 and at most 1, got {recall}.")
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _count_of(value: int, name: str) -> int:
+    """k, or the length of a page."""
+    if type(value) is not int:
+        if not isinstance(value, np.integer):
+            raise _invalid(f"{name} must be an integer from 1 to {K_MAX}, got {value!r:.80}.")
+        value = int(value)
+    if not 1 <= value <= K_MAX:
+        raise _invalid(f"{name} must be an integer from 1 to {K_MAX}, got {value!r}.")
+    return value
+
+
+def _recall(value: float) -> float:
+    if type(value) is not float:
+        value = _number(value, "recall")
+    if not 0.0 < value <= 1.0:
+        raise _invalid(f"recall is the share of true neighbours to find, above 0 and at most 1, got {value}.")
+    return value
 
 
 def _number(value: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise _invalid(f"{name} must be a number, got {value!r}.")
-    return float(value)
+    number = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    if isinstance(value, bool) or math.isnan(number):
+        raise _invalid(f"{name} must be a number, got {value!r:.80}.")
+    return number
+
+
+def _timeout(value: float | None) -> float | None:
+    return None if value is None else _number(value, "timeout")
+
+
+def _loosened(similarity: float) -> float:
+    """A little below, by more than rounding can move it."""
+    return similarity - 1e-6 * abs(similarity) - 1e-15 if math.isfinite(similarity) else similarity
 
 
 def _group(request: SearchRequest, group_by: str, group_size: int) -> None:
     if request.k is None:
         raise _invalid("group_by needs k, the number of groups.")
-    if type(group_size) is not int or group_size < 1:
-        raise _invalid(f"group_size must be a positive integer, got {group_size!r}.")
-    request.group_by, request.group_size = group_by, group_size
+    if not isinstance(group_by, str) or not group_by:
+        raise _invalid(f"group_by names a metadata field, or a path such as 'author.name'; got {group_by!r:.80}.")
+    request.group_by, request.group_size = group_by, _count_of(group_size, "group_size")
 
 
 def _overrides(exact: bool, nprobe: int | None, candidates: int | None, ef_search: int | None) -> SearchOverrides:
@@ -468,7 +523,7 @@ def _overrides(exact: bool, nprobe: int | None, candidates: int | None, ef_searc
 def _place_of(cursor: str | None) -> tuple[int, str] | None:
     if cursor is None:
         return None
-    if not isinstance(cursor, str):
+    if not isinstance(cursor, str) or not _is_unicode(cursor):
         raise _invalid("cursor must be what the page before gave.")
     return int(hash_ids([cursor])[0]), cursor
 

@@ -149,4 +149,6 @@ class Unpacker:
     def unpack(self, row: Rows) -> Rows:
         if not self._bits:
             return row
-        return np.unpackbits(row, count=self._dimension, bitorder="little")
+        values: Rows = np.unpackbits(row, count=self._dimension, bitorder="little")
+        values.flags.writeable = False
+        return values
