@@ -7,8 +7,10 @@ It ends with its standard input, and watches its parent, so that it does not out
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -19,11 +21,14 @@ from typing import IO
 
 import msgspec
 
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 _LENGTH = struct.Struct("<Q")
 _NICENESS = 10
 _WATCH_S = 0.5
+_PR_SET_PDEATHSIG = 1
+_SERVE = "import sys; from jadevectordb.adapters.child_process import serve; serve(int(sys.argv[1]))"
 
 
 class _Task(msgspec.Struct, frozen=True):
@@ -109,7 +114,7 @@ def _start() -> subprocess.Popen[bytes]:
     search_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         # -P: a file in the current folder must not shadow a library module
-        [sys.executable, "-P", "-c", "from jadevectordb.adapters.child_process import serve; serve()"],
+        [sys.executable, "-P", "-c", _SERVE, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=dict(os.environ, PYTHONPATH=search_path),
@@ -149,22 +154,33 @@ def _perform(request: bytes) -> _Result:
         details = {key: str(value) for key, value in error.details.items()}
         return _Result(code=error.code, message=error.message, details=details)
     except OSError as error:
-        return _Result(code=ErrorCode.IO_ERROR, message=f"Building an index failed: {error}.")
+        told = disk_error(error, "build an index", Path(error.filename or "."))
+        return _Result(code=told.code, message=told.message, details={"path": str(error.filename)})
     except MemoryError:
         return _Result(code=ErrorCode.IO_ERROR, message="Building an index needs more memory than there is.")
 
 
 def _end_with_parent(parent: int) -> None:
+    """Linux kills this process at once with the parent's thread that started it; elsewhere looking now and then has to do."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before this process got so far; a task may be in the pipe all the same
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
     os._exit(1)
 
 
-def serve() -> None:
-    """The child's side: perform tasks from standard input until it ends."""
+def serve(parent: int) -> None:
+    """The child's side: perform tasks from standard input until it ends. parent: the process that started this one."""
     os.nice(_NICENESS)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _end_with_parent(parent)
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get into the answers
-    while (request := _receive(stdin)) is not None:
-        _send(stdout, msgspec.msgpack.encode(_perform(request)))
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
+        while (request := _receive(stdin)) is not None:
+            _send(stdout, msgspec.msgpack.encode(_perform(request)))

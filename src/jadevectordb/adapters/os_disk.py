@@ -1,4 +1,4 @@
-"""Durable files: the few primitives that every adapter on disk is built from, and what an OSError means to a user.
+"""Durable files: the few primitives that every adapter on disk is built from.
 
 A file is durable after its data are synced; a name (new, renamed, removed) after its folder is synced. Forgetting the
 second is the usual way to lose a whole file to a power cut, so creating, renaming and syncing live in one place.
@@ -7,39 +7,28 @@ second is the usual way to lose a whole file to a power cut, so creating, renami
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import weakref
 from pathlib import Path
-from typing import Any
 
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+__all__ = [
+    "FolderLock",
+    "disk_error",
+    "free_bytes",
+    "fsync_directory",
+    "make_directory",
+    "reserve",
+    "sync_all",
+    "sync_data",
+    "write_all",
+    "write_file_atomically",
+]
+
 _TEMPORARY_SUFFIX = ".new"
-
-
-def disk_error(error: OSError, what: str, path: Path) -> JadeError:
-    """The OSError as an error a user can act on. what: the attempt, as in "append to the log"."""
-    cause = error.strerror or str(error)
-    details: dict[str, Any] = {"path": str(path), "errno": error.errno}
-    if error.errno in _FULL:
-        return JadeError(
-            ErrorCode.DISK_FULL,
-            f"could not {what} at {path}: {cause}. Free some space and retry; nothing was written",
-            details=details,
-        )
-    if error.errno in _REFUSED:
-        return JadeError(
-            ErrorCode.READ_ONLY,
-            f"could not {what} at {path}: {cause}. Make the folder writable for this user and retry",
-            details=details,
-        )
-    return JadeError(
-        ErrorCode.IO_ERROR, f"could not {what} at {path}: {cause}. Check the disk before going on", details=details
-    )
 
 
 def sync_data(fd: int) -> None:
@@ -140,13 +129,17 @@ def _write_some(fd: int, pieces: list[bytes | bytearray | memoryview], offset: i
 
 
 def reserve(fd: int, offset: int, size: int) -> bool:
-    """Reserve disk blocks for the bytes from `offset` on; they read as zeros. False where that is not possible.
+    """Reserve disk blocks for the bytes from `offset` on; they read as zeros. False where that is not done.
 
-    Writing into reserved blocks makes a sync a third cheaper. Not being able to reserve is no error: a write will tell.
+    Writing into reserved blocks makes a sync cheaper. It is no error when the file system cannot, and not done when that
+    would take a notable part of the space left: others need it more.
     """
     if not hasattr(os, "posix_fallocate"):
         return False
     try:
+        state = os.fstatvfs(fd)
+        if size > state.f_bavail * state.f_frsize // 16:
+            return False
         os.posix_fallocate(fd, offset, size)
     except OSError:
         return False

@@ -61,6 +61,8 @@ class OpenDatabase:
         self.maintenance = Maintenance(self.replicas, log, dict(compute), clock, self._publish, threads)
         self._unverified = self._verify_some()
         self._replay()
+        for replica in self.replicas:
+            replica.remove_orphans()
         log.subscribe(self._deliver)
         self.maintenance.start()
         self._scrubber = threading.Thread(target=self._scrub, name="jade-verify", daemon=True)
@@ -83,9 +85,19 @@ class OpenDatabase:
                     details={"file": str(self.directory), "last": last, "applied": applied},
                 )
             wanted[replica.shard] = Sequence(applied + 1)
-        for frame in self.log.read(wanted):
-            for delivered in frame:
-                self.replicas[delivered.shard].apply(delivered.sequence, delivered.entry)
+        try:
+            for frame in self.log.read(wanted):
+                for delivered in frame:
+                    self.replicas[delivered.shard].apply(delivered.sequence, delivered.entry)
+        except JadeError as error:
+            if error.code is not ErrorCode.LOG_TRUNCATED:
+                raise
+            raise JadeError(
+                ErrorCode.CORRUPT,
+                f"A checkpoint in {self.directory} is missing or old: its log begins later ({error.message}). "
+                "Nothing was changed; restore the database from a snapshot.",
+                details={"file": str(self.directory), **error.details},
+            ) from error
         self._publish()
 
     def _deliver(self, frame: Frame) -> None:

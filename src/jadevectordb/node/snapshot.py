@@ -7,6 +7,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.segment.sealed import SealedSegment
 from jadevectordb.shard.checkpoint import CHECKPOINT_NAME
@@ -16,8 +17,15 @@ def copy_database(database: OpenDatabase, target: Path) -> None:
     """Make `target` a database folder with everything acknowledged before the call.
 
     Checkpoints and segment folders stand still meanwhile (writing goes on into the log and memory), so that the log copied
-    last continues every checkpoint copied before it.
+    last continues every checkpoint copied before it. Raises DISK_FULL, READ_ONLY or IO_ERROR, and leaves what was copied.
     """
+    try:
+        _copy(database, target)
+    except OSError as error:
+        raise disk_error(error, "copy the database", target) from error
+
+
+def _copy(database: OpenDatabase, target: Path) -> None:
     target.mkdir()
     with ExitStack() as still:
         for replica in database.replicas:

@@ -26,7 +26,7 @@ from jadevectordb.model.schema import Schema
 from jadevectordb.segment import manifest as manifests
 from jadevectordb.segment.growing import GrowingView
 from jadevectordb.segment.manifest import Manifest
-from jadevectordb.segment.records import RecordWriter, map_array
+from jadevectordb.segment.records import RecordWriter, map_array, write_array
 from jadevectordb.segment.sealed import ORIGINALS, VECTORS, SealedSegment
 
 _COPY_ROWS = 65_536
@@ -57,10 +57,10 @@ def write_rows(directory: Path, view: GrowingView, unit: int) -> Manifest:
     writer = RecordWriter(directory)
     writer.add(segment.ids[:count], segment.hashes[:count], segment.metadata[:count], segment.versions[:count])
     writer.finish()
-    segment.rows[:count].tofile(directory / VECTORS)
+    write_array(directory / VECTORS, segment.rows[:count])
     has_originals = segment.originals is not None
     if segment.originals is not None:
-        segment.originals[:count].tofile(directory / ORIGINALS)
+        write_array(directory / ORIGINALS, segment.originals[:count])
     return _finish(
         directory, Manifest(manifests.FORMAT_VERSION, unit, unit, count, has_originals, "", False, False, {})
     )

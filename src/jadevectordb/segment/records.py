@@ -42,6 +42,11 @@ def map_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.N
     return np.frombuffer(mapped, dtype).reshape(shape)
 
 
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write the bare values, C-order. Not `tofile`: on a full disk that loses the reason, or what it buffered without a word."""
+    path.write_bytes(np.ascontiguousarray(array).data)
+
+
 def _view(array: npt.NDArray[Any]) -> memoryview[Any]:
     """Gives Python ints and bytes without numpy's scalar objects, which would cost more than the lookup."""
     view: memoryview[Any] = array.data
@@ -159,9 +164,9 @@ class RecordWriter:
             file.close()
         for name, parts in self._lengths.items():
             lengths = np.concatenate([np.zeros(1, np.uint64), *parts])
-            np.cumsum(lengths).astype(np.uint64).tofile(self._directory / f"{name}.offsets")
+            write_array(self._directory / f"{name}.offsets", np.cumsum(lengths).astype(np.uint64))
         hashes = np.concatenate(self._hashes) if self._hashes else np.empty(0, np.uint64)
         order = np.argsort(hashes, kind="stable")
-        hashes[order].tofile(self._directory / "hashes")
-        order.astype(np.uint32).tofile(self._directory / "hashes.rows")
+        write_array(self._directory / "hashes", hashes[order])
+        write_array(self._directory / "hashes.rows", order.astype(np.uint32))
         return len(hashes)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import Sequence as LogSequence
 from jadevectordb.model.ids import ShardId
@@ -69,16 +70,20 @@ class Maintenance:
         self._hurry = 0  # callers waiting for the plan to be reached
         self._building: dict[Lane, tuple[Replica, PlannedBuild]] = {}
         self._plans: dict[ShardId, tuple[object, float, float]] = {}  # plan seen, since when, first unmet since when
-        self.trouble: JadeError | None = None
+        self._troubles: dict[str, JadeError] = {}  # why a thread can't go on, by its name
+        self._failures = 0  # how often one could not: a waiter is told of those after its call, not of old ones
         self._workers = [
-            threading.Thread(target=self._loop, args=(self._write_step,), name="jade-write", daemon=True),
-            *(
-                threading.Thread(
-                    target=self._loop, args=(self._build_step_of(lane),), name=f"jade-build-{lane.value}", daemon=True
-                )
-                for lane in Lane
-            ),
+            self._thread("jade-write", self._write_step),
+            *(self._thread(f"jade-build-{lane.value}", self._build_step_of(lane)) for lane in Lane),
         ]
+
+    def _thread(self, name: str, step: Callable[[], bool]) -> threading.Thread:
+        return threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True)
+
+    @property
+    def trouble(self) -> JadeError | None:
+        """Why some background work can't go on now; None when all goes well."""
+        return next(iter(list(self._troubles.values())), None)
 
     def start(self) -> None:
         for worker in self._workers:
@@ -110,9 +115,9 @@ class Maintenance:
             return
         until = self._clock.monotonic_s() + WRITER_WAIT_S_MAX
         with self._wake:
+            failures = self._failures
             while self._unwritten_bytes() > UNWRITTEN_BYTES_MAX:
-                if self.trouble is not None:
-                    raise self.trouble
+                self._raise_trouble_after(failures)
                 if self._closing:
                     raise JadeError(ErrorCode.CLOSED, "The database was closed while a writer waited.")
                 left = until - self._clock.monotonic_s()
@@ -129,11 +134,11 @@ class Maintenance:
         with self._wake:
             self._hurry += 1
             self._events += 1
+            failures = self._failures
             self._wake.notify_all()
             try:
                 while not self._settled():
-                    if self.trouble is not None:
-                        raise self.trouble
+                    self._raise_trouble_after(failures)
                     if self._closing:
                         raise JadeError(ErrorCode.CLOSED, "The database was closed while waiting for its index.")
                     left = _RETRY_S if until is None else until - self._clock.monotonic_s()
@@ -146,6 +151,13 @@ class Maintenance:
             finally:
                 self._hurry -= 1
 
+    def _raise_trouble_after(self, failures: int) -> None:
+        trouble = self.trouble
+        if (
+            trouble is not None and self._failures > failures
+        ):  # an error object each: they are raised in different threads
+            raise JadeError(trouble.code, trouble.message, details=trouble.details) from trouble
+
     def _unwritten_bytes(self) -> int:
         return sum(replica.unwritten_bytes for replica in self._replicas)
 
@@ -154,7 +166,7 @@ class Maintenance:
 
     # The threads
 
-    def _loop(self, step: Callable[[], bool]) -> None:
+    def _loop(self, name: str, step: Callable[[], bool]) -> None:
         while True:
             with self._wake:
                 if self._closing:
@@ -163,13 +175,20 @@ class Maintenance:
             try:
                 worked = step()
                 pause = 0.0 if worked else _IDLE_S
-                if worked:
-                    self.trouble = None
+                self._troubles.pop(name, None)
             except JadeError as error:
-                self.trouble, pause = error, _RETRY_S
+                self._troubles[name], pause = error, _RETRY_S
             except OSError as error:
-                self.trouble, pause = JadeError(ErrorCode.IO_ERROR, f"Background work failed: {error}."), _RETRY_S
+                self._troubles[name], pause = (
+                    disk_error(error, "write segments", self._replicas[0].directory.parent),
+                    _RETRY_S,
+                )
+            except Exception as error:  # a defect must not end the thread in silence: waiters would wait for ever
+                message = f"Background work failed: {error!r}. What was written is safe; please report this."
+                self._troubles[name], pause = JadeError(ErrorCode.IO_ERROR, message), _RETRY_S
+                self._troubles[name].__cause__ = error
             with self._wake:
+                self._failures += name in self._troubles
                 self._progress.notify_all()
                 if not pause:
                     # Only work done wakes the other threads: waking them after every look would keep all looking forever.

@@ -14,6 +14,8 @@ Threads: `apply` and everything that changes the state run under `lock`, which i
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import threading
@@ -28,6 +30,7 @@ import numpy as np
 import xxhash
 
 from jadevectordb.index import bitmap
+from jadevectordb.model.errors import JadeError
 from jadevectordb.model.ids import Sequence, ShardId
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.operations import Entry, Outcome
@@ -80,7 +83,6 @@ class Replica:
         directory.mkdir(parents=True, exist_ok=True)
         found = checkpoints.read_checkpoint(directory)
         self._generation = found.generation
-        self._remove_orphans({entry.name for entry in found.segments})
         parts = [checkpoints.part_of(self._open(entry.name), entry) for entry in found.segments]
         self.checkpoint_parts = tuple(parts)  # as of the checkpoint; the same readers as in the state, rows alive then
         self.checkpoint_spans = tuple(found.spans)
@@ -98,8 +100,12 @@ class Replica:
     def _open(self, name: str) -> SealedSegment:
         return SealedSegment(self.directory / name, self.config.space, self.config.schema, self.config.text)
 
-    def _remove_orphans(self, known: set[str]) -> None:
-        """Folders that no checkpoint names: written before a crash, never part of the shard."""
+    def remove_orphans(self) -> None:
+        """Remove folders that no checkpoint names: written before a crash, never part of the shard.
+
+        To be called once the log has continued the checkpoint: should the checkpoint be lost, its folders are not orphans.
+        """
+        known = {part.reader.name for part in self.checkpoint_parts}
         for path in self.directory.iterdir():
             if path.is_dir() and path.name not in known:
                 shutil.rmtree(path, ignore_errors=True)
@@ -132,14 +138,16 @@ class Replica:
             if not self.state.frozen:
                 return False
             frozen = self.state.frozen[0]
-            if frozen.view is not None:
+            # A folder written before a checkpoint failed is kept and used: on a full disk, writing it again would fill more.
+            if frozen.view is not None and isinstance(frozen.parts[-1].reader, GrowingView):
                 directory = self._new_directory(frozen.unit, frozen.unit)
                 try:
                     builder.write_rows(directory, frozen.view, frozen.unit)
+                    written = self._open(directory.name)
                 except BaseException:
                     shutil.rmtree(directory, ignore_errors=True)
                     raise
-                self._replace((frozen.unit, frozen.unit), self._open(directory.name), None)
+                self._replace((frozen.unit, frozen.unit), written, None)
                 frozen = self.state.frozen[0]  # with the folder in place of the rows in memory
             self._write_checkpoint(frozen)
             with self.lock:
@@ -205,36 +213,35 @@ class Replica:
         """Put the built folder (None: nothing of the span was alive) in place of its sources, here and in the checkpoint."""
         units = build.sources[0].reader.units[0], build.sources[-1].reader.units[1]
         with self.maintenance:
-            self._replace(units, None if target is None else self._open(target.name), build.sources)
-            parts = self.checkpoint_parts
-            checkpoint = msgspec.structs.replace(
-                self.checkpoint,
-                generation=self._generation,
-                segments=[checkpoints.entry_of(part) for part in parts],
-            )
-            self._store(checkpoint, parts)
+            try:
+                new = None if target is None else self._open(target.name)
+                # The checkpoint first: should the disk refuse it, everything stays as it was.
+                parts = tuple(_swapped(self.checkpoint_parts, units, new, build.sources))
+                segments = [checkpoints.entry_of(part) for part in parts]
+                self._store(
+                    msgspec.structs.replace(self.checkpoint, generation=self._generation, segments=segments), parts
+                )
+            except BaseException:
+                if target is not None:
+                    self._discard(target)
+                raise
+            self._replace(units, new, build.sources)
             for source in build.sources:
                 shutil.rmtree(_folder(source).directory, ignore_errors=True)
 
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder that could not be installed, unless the checkpoint that failed reached the disk and names it."""
+        with contextlib.suppress(JadeError):
+            if folder.name not in {entry.name for entry in checkpoints.read_checkpoint(self.directory).segments}:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _replace(self, units: tuple[int, int], new: SegmentReader | None, sources: Seq[Part] | None) -> None:
-        """Swap the parts that cover these units, in the state now, in frozen states, and in the checkpoint's."""
-
-        def swap(parts: Seq[Part]) -> list[Part]:
-            start = next((i for i, p in enumerate(parts) if p.reader.units[0] >= units[0]), len(parts))
-            end = next((i for i, p in enumerate(parts) if p.reader.units[0] > units[1]), len(parts))
-            if start == end:
-                return list(parts)
-            merged = [] if new is None else [_moved(parts[start:end], new, sources)]
-            return [*parts[:start], *merged, *parts[end:]]
-
+        """Swap the parts that cover these units, in the state now and in frozen states."""
         with self.lock:
-            self.state.parts = swap(self.state.parts)
+            self.state.parts = _swapped(self.state.parts, units, new, sources)
             for i, frozen in enumerate(self.state.frozen):
-                self.state.frozen[i] = Frozen(
-                    frozen.unit, frozen.sequence, frozen.view, tuple(swap(frozen.parts)), frozen.spans, frozen.requests
-                )
-            if sources is not None:
-                self.checkpoint_parts = tuple(swap(self.checkpoint_parts))
+                parts = tuple(_swapped(frozen.parts, units, new, sources))
+                self.state.frozen[i] = dataclasses.replace(frozen, parts=parts)
             self.view = self.state.view()
 
     # Truth
@@ -266,6 +273,18 @@ def _folder(part: Part) -> SealedSegment:
     return part.reader
 
 
+def _swapped(
+    parts: Seq[Part], units: tuple[int, int], new: SegmentReader | None, sources: Seq[Part] | None
+) -> list[Part]:
+    """The parts with one over the new segment (None: none) in place of those that cover these units."""
+    start = next((i for i, p in enumerate(parts) if p.reader.units[0] >= units[0]), len(parts))
+    end = next((i for i, p in enumerate(parts) if p.reader.units[0] > units[1]), len(parts))
+    if start == end:
+        return list(parts)
+    merged = [] if new is None else [_moved(parts[start:end], new, sources)]
+    return [*parts[:start], *merged, *parts[end:]]
+
+
 def _moved(old: Seq[Part], new: SegmentReader, sources: Seq[Part] | None) -> Part:
     """The part over the new segment, with the rows dead that are dead in the old ones.
 
@@ -284,7 +303,3 @@ def _moved(old: Seq[Part], new: SegmentReader, sources: Seq[Part] | None) -> Par
     mask = np.concatenate(still)
     live = int(np.count_nonzero(mask))
     return Part(new, None if live == len(mask) else bitmap.from_mask(mask), live)
-
-
-def is_in_memory(reader: SegmentReader) -> bool:
-    return isinstance(reader, GrowingView)
