@@ -145,11 +145,13 @@ import os, sys
 from pathlib import Path
 from jadevectordb.adapters.os_disk import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
+parent = os.getpid()
 if os.fork() == 0:
+    print("forked", flush=True)
+    os.kill(parent, 9)
     sys.stdin.read()  # the child outlives its parent
     os._exit(0)
-print("forked", flush=True)
-os.kill(os.getpid(), 9)
+sys.stdin.read()
 """
 
 

@@ -74,6 +74,7 @@ class LocalLog:
         self._group = GroupCommit(self._commit, self._deliver, min(LOG_GROUP_BYTES_MAX, file_bytes))
         self._handlers: tuple[Callable[[Frame], None], ...] = ()
         self._tail_dirty = False  # bytes beyond the active file's end are to be taken back before the next write
+        self._is_closing = False
         self._refusal: JadeError | None = None  # why nothing can be appended any more
         self._apply_failure: JadeError | None = None  # a subscriber has raised: it is no longer in step with the log
         self.sync_count = 0
@@ -94,6 +95,9 @@ class LocalLog:
 
     def _commit(self, group: list[PendingFrame]) -> None:
         """Write and sync the group's frames. On any error but a failed sync, durably none of them is in the log."""
+        group = [pending for pending in group if pending.encoded]  # one without entries only waits for those before it
+        if not group:
+            return
         size = sum(pending.size for pending in group)
         with self._writing:
             self._refuse_if_unusable()
@@ -143,7 +147,7 @@ class LocalLog:
         return pieces, following
 
     def _deliver(self, pending: PendingFrame) -> None:
-        if not self._handlers:
+        if not self._handlers or not pending.encoded:
             return
         if self._apply_failure is not None:
             raise self._apply_failure
@@ -270,22 +274,25 @@ class LocalLog:
 
     def close(self) -> None:
         """Wait for appends under way, give back reserved space, make all durable. Again is fine; later calls raise CLOSED."""
-        with self._upkeep, self._writing, Uninterrupted():
-            if self._active.fd < 0:
-                return
-            failed = self._refusal
-            self._refusal = JadeError(ErrorCode.CLOSED, "the log is closed; open the database again")
-            try:
-                if failed is None:
-                    self._active.close()
-                    self._committed_file.sync()
-                else:  # the disk failed before: leave the files for recovery to look at
-                    os.close(self._active.fd)
-            except OSError as error:
-                raise disk_error(error, "close the log", self._active.path) from error
-            finally:
-                self._active.fd = -1
-                self._committed_file.close()
+        with Uninterrupted():
+            with self._writing:
+                if self._is_closing:
+                    return
+                self._is_closing = True
+                failed = self._refusal
+                self._refusal = JadeError(ErrorCode.CLOSED, "the log is closed; open the database again")
+            self._group.run(PendingFrame([]))  # returns when every frame before it has been delivered
+            with self._upkeep, self._writing:
+                try:
+                    if failed is None:
+                        self._active.close()
+                        self._committed_file.sync()
+                    else:  # the disk failed before: leave the files for recovery to look at
+                        os.close(self._active.fd)
+                except OSError as error:
+                    raise disk_error(error, "close the log", self._active.path) from error
+                finally:
+                    self._committed_file.close()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
