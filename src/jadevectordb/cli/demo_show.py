@@ -67,7 +67,7 @@ class Show:
             )
         for row in rows:
             made.add_row(*map(Text, row))
-        self._console.print(Padding(made, _INDENT, expand=False))
+        self._console.print(Padding(made, (0, 0, 0, 1), expand=False))  # its edge is the other blank
 
     def code(self, text: str) -> None:
         for line in text.splitlines():
