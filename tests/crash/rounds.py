@@ -23,6 +23,8 @@ import numpy as np
 
 import jadevectordb as jade
 from jadevectordb.gateway.embedded.store import Store
+from jadevectordb.main import RealWorld
+from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.shard.checkpoint import read_checkpoint
 from tests.crash import worker
 from tests.crash.stream import (
@@ -48,6 +50,16 @@ ROUND_OPS_MAX = 120
 ANSWER_S_MAX = 120.0  # a worker that says nothing for so long hangs
 
 
+class _NoBuilders:
+    """The compute port of the twin: its segments stay without an index, which no digest depends on."""
+
+    def run(self, task: str, payload: bytes) -> bytes:
+        raise JadeError(ErrorCode.TIMEOUT, "The twin builds nothing.")
+
+    def close(self) -> None:
+        pass
+
+
 class Campaign:
     """A folder, its twin and the oracle, through any number of rounds. `deaths`: how many a place."""
 
@@ -59,7 +71,7 @@ class Campaign:
         self._random = random.Random(seed)
         self._oracle = Oracle()
         self._stream = Stream(seed + 1, self._oracle, directory)
-        self._twin = worker.open_store(directory / "twin")
+        self._twin = Store(directory / "twin", RealWorld(_NoBuilders))
         for name in LASTING:
             create(self._twin, name)
         self._in_flight: Op | None = None
@@ -109,7 +121,7 @@ class Campaign:
 
     def _talk(self, orders: Connection, death: Death) -> None:
         """Until the worker is dead, or is to be killed now."""
-        until = monotonic() + (ANSWER_S_MAX if death.place else self._random.uniform(0.0, 0.6))
+        until = monotonic() + (ANSWER_S_MAX if death.place else self._random.uniform(0.05, 1.0))
         try:
             ends = self._receive(orders, until)
             if ends is None:

@@ -33,8 +33,8 @@ DATABASES: dict[str, dict[str, Any]] = {
         "seal_rows": 64,
         "schema": {"body": "text", "n": "integer"},
     },
-    "places": {"dimension": 5, "metric": "euclidean", "shards": 1, "seal_rows": 100, "index": "IVF"},
-    TEMPORARY: {"dimension": 4, "metric": "dot", "shards": 2, "seal_rows": 32},
+    "places": {"dimension": 5, "metric": "euclidean", "shards": 1, "seal_rows": 100},
+    TEMPORARY: {"dimension": 4, "metric": "dot", "shards": 2, "seal_rows": 32, "index": "IVF"},
 }
 LASTING = ("words", "places")
 IDS = 900  # distinct ids of a database: most writes replace something
