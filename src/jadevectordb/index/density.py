@@ -48,7 +48,7 @@ class DensityModel:
         self.wobble = wobble
         self.tail = tail
         self._at: Any = pointer(means)
-        self._lists, self._width = means.shape
+        self.list_count, self.width = means.shape
         # Per list, everything that does not depend on the query.
         self._inverse_spread = 1.0 / spread
         self._wobble_squared = wobble * wobble
@@ -73,12 +73,12 @@ class DensityModel:
 
     def similarity_laws(self, query: Rows) -> tuple[Floats, Floats]:
         """mu_l and 1 / s_l for a query, float32 (lists,) each. query: search row of the index's width, C-order."""
-        mu = np.empty(self._lists, np.float32)
+        mu = np.empty(self.list_count, np.float32)
         if self._euclidean:
-            faiss.fvec_L2sqr_ny(pointer(mu), pointer(query), self._at, self._width, self._lists)
+            faiss.fvec_L2sqr_ny(pointer(mu), pointer(query), self._at, self.width, self.list_count)
             spread = np.sqrt(4.0 * mu * (self.spread * self.spread) + self._wobble_squared)
             return -(mu + self.offset), 1.0 / np.maximum(spread, np.float32(1e-30))
-        faiss.fvec_inner_products_ny(pointer(mu), pointer(query), self._at, self._width, self._lists)
+        faiss.fvec_inner_products_ny(pointer(mu), pointer(query), self._at, self.width, self.list_count)
         length = math.sqrt(float(np.dot(query, query))) or 1.0
         return mu, self._inverse_spread * np.float32(1.0 / length)
 
@@ -90,7 +90,7 @@ class DensityModel:
         slope = inverse_spread * np.float32(TAIL_STEPS_PER_UNIT)
         base = np.float32(-TAIL_FROM * TAIL_STEPS_PER_UNIT) - mu * slope
         # log(sum / k) falls in t, nearly straight: a few secant steps from just above the best list's mean.
-        spread = self._lists / float(inverse_spread.sum())
+        spread = self.list_count / float(inverse_spread.sum())
         t = float(mu.max()) + 1.5 * spread
         rate = 3.0 / spread
         last_t, last_error = t, 0.0

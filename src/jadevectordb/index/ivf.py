@@ -21,7 +21,7 @@ from jadevectordb.index import bitmap
 from jadevectordb.index.allowed import Allowed, AllowedMemory
 from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
-from jadevectordb.index.calibration import Step, costs_of
+from jadevectordb.index.calibration import Calibration, Step, costs_of
 from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
 from jadevectordb.index.faiss_calls import faiss, index_failed, map_faiss, pointer, use_one_thread
@@ -36,7 +36,7 @@ from jadevectordb.index.ivf_build import (
     lists_dtype,
     padded,
 )
-from jadevectordb.index.probing import K_CALIBRATED_MAX, even_level, step_for, uneven_level
+from jadevectordb.index.probing import K_CALIBRATED_MAX, UNEVEN_CANDIDATES, even_level, step_for, uneven_level
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
@@ -57,9 +57,9 @@ class _Setting:
 
     __slots__ = ("candidates", "even_level", "nprobe", "parameters", "plan", "recall", "uneven_level")
 
-    def __init__(self, step: Step, recall: float, even_level: float) -> None:
-        self.even_level = even_level
-        self.uneven_level = uneven_level(step.coverage)
+    def __init__(self, step: Step, recall: float, calibration: Calibration) -> None:
+        self.even_level = even_level(calibration, step.coverage)
+        self.uneven_level = uneven_level(calibration, step.coverage)
         self.recall = recall
         self.nprobe = step.nprobe
         self.candidates = step.candidates
@@ -213,7 +213,7 @@ class IvfIndex:
         step = None if recall >= 1 else step_for(self._calibration, recall, k)
         if step is not None and self._step_cost_ns(step) > self._exact_cost_ns(self.row_count):
             step = None
-        setting = None if step is None else _Setting(step, recall, even_level(self._calibration, step.coverage))
+        setting = None if step is None else _Setting(step, recall, self._calibration)
         if len(self._settings) >= _SETTINGS_MAX:
             self._settings.clear()
         self._settings[key] = setting
@@ -302,22 +302,24 @@ class IvfIndex:
         reached = hits[order].cumsum()
         # The share of allowed rows where this query's neighbours lie, beside their share of all rows: about 1 = spread evenly.
         evenness = float(reached[-1]) / max(1e-30, float(np.dot(odds, self._sizes)) * allowed_share)
-        level = setting.even_level if _EVEN_MIN <= evenness <= _EVEN_MAX else setting.uneven_level
+        level, count = setting.even_level, setting.candidates
+        if not _EVEN_MIN <= evenness <= _EVEN_MAX:
+            level, count = setting.uneven_level, min(self.row_count, math.ceil(UNEVEN_CANDIDATES * count))
         nprobe = min(self._lists, int(reached.searchsorted(level * reached[-1])) + 1)
         lists = order[:nprobe]
-        if exact_ns < self._index_cost_ns(nprobe, float(self._sizes[lists].sum()), setting.candidates):
+        if exact_ns < self._index_cost_ns(nprobe, float(self._sizes[lists].sum()), count):
             return None
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
         if selector is not None:
             parameters.sel = selector
-        candidates = self._scan(wide, self._coarse_scores(wide)[lists], lists, setting.candidates, parameters)
+        candidates = self._scan(wide, self._coarse_scores(wide)[lists], lists, count, parameters)
         similarities, rows = self._block.top_of(query, candidates, k)
         if len(rows) < k:
             return None
         return Found(
             similarities,
             rows,
-            Plan("index", "density of allowed rows", setting.candidates, nprobe=nprobe, lists=nprobe),
+            Plan("index", "density of allowed rows", count, nprobe=nprobe, lists=nprobe),
         )
 
     def _coarse_scores(self, wide: Rows) -> npt.NDArray[np.float32]:

@@ -99,12 +99,12 @@ def _train(space: VectorSpace, rows: Rows, seed: int) -> Any:
     if codes:
         index = faiss.IndexIVFPQFastScan(quantizer, dimension, lists, codes, 4, metric)
         index.by_residual = True
-        index.pq.cp.seed = seed
+        index.pq.cp.seed, index.pq.cp.min_points_per_centroid = seed, 1
     else:
         index = faiss.IndexIVFFlat(quantizer, dimension, lists, metric)
     index.cp.spherical = space.metric is Metric.COSINE
     index.cp.seed = seed
-    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # small blocks are fine: no warnings
+    index.cp.min_points_per_centroid = 1  # small blocks are fine: no warnings
     count = min(len(rows), max(_TRAINING_ROWS_PER_LIST * lists, _TRAINING_ROWS_MIN))
     picked: Rows = rows
     if count < len(rows):
@@ -165,12 +165,13 @@ def _calibrate(
     calibrated = calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
     sizes = np.bincount(list_of_row, minlength=index.nlist).astype(np.float32)
     few = calibration.LEVEL_SAMPLE_ROWS
-    covered = _even_coverage(model, queries[:few], list_of_row[sample.truth[:few]], sizes)
-    return msgspec.structs.replace(calibrated, even_coverage=covered)
+    even = _covered(model, queries[:few], list_of_row[sample.truth[:few]], sizes)
+    uneven = _covered_in_regions(block, model, list_of_row, seed + 1)
+    return msgspec.structs.replace(calibrated, even_coverage=even, uneven_coverage=uneven)
 
 
-def _even_coverage(
-    model: DensityModel, queries: Rows, truth_lists: npt.NDArray[np.integer[Any]], sizes: npt.NDArray[np.float32]
+def _covered(
+    model: DensityModel, queries: Rows, truth_lists: npt.NDArray[np.integer[Any]], allowed: npt.NDArray[np.float32]
 ) -> list[float]:
     """The share of true neighbours inside the lists that make up each of `LEVELS` of the model's sum, the worst over `KS`."""
     worst = np.ones(len(calibration.LEVELS))
@@ -179,13 +180,40 @@ def _even_coverage(
             continue
         before = np.empty((len(queries), k))
         for i, query in enumerate(queries):
-            hits = model.odds(*model.similarity_laws(query), sizes, k) * sizes
+            hits = model.odds(*model.similarity_laws(query), allowed, k) * allowed
             order = np.argsort(-hits)
             reached = hits[order].cumsum()
-            share = np.empty(len(sizes))
+            share = np.empty(len(allowed))
             share[order] = (reached - hits[order]) / reached[-1]
             before[i] = share[truth_lists[i, :k]]
         worst = np.minimum(worst, [(before < level).mean() for level in calibration.LEVELS])
+    return [float(share) for share in worst]
+
+
+def _covered_in_regions(
+    block: RowBlock, model: DensityModel, list_of_row: npt.NDArray[np.integer[Any]], seed: int
+) -> list[float]:
+    """`_covered` under filters that keep only the rows nearest to some row, the worst over them."""
+    rng = np.random.default_rng(seed)
+    worst = np.ones(len(calibration.LEVELS))
+    for share in calibration.REGION_SHARES:
+        count = int(share * block.row_count)
+        if count <= max(calibration.KS):
+            continue
+        centre = np.ascontiguousarray(block.rows[rng.integers(block.row_count)])
+        region = np.argpartition(-block.similarities(centre), count)[:count]
+        if count > calibration.REGION_ROWS_MAX:
+            region = rng.choice(region, calibration.REGION_ROWS_MAX, replace=False)
+        region = np.sort(region)
+        picked = rng.choice(block.row_count, min(calibration.REGION_SAMPLE_ROWS, block.row_count), replace=False)
+        queries = np.ascontiguousarray(block.rows[np.setdiff1d(picked, region)])
+        if len(queries) == 0:
+            continue
+        inside = RowBlock(block.space, np.ascontiguousarray(block.rows[region]))
+        _, truth = inside.nearest_batch(queries, max(calibration.KS))
+        allowed = np.bincount(list_of_row[region], minlength=model.list_count).astype(np.float32)
+        wide = padded(queries, model.width)
+        worst = np.minimum(worst, _covered(model, wide, list_of_row[region[truth]], allowed))
     return [float(share) for share in worst]
 
 

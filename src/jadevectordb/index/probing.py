@@ -9,7 +9,8 @@ import numpy as np
 
 from jadevectordb.index.calibration import KS, LEVELS, TARGETS, Calibration, Step
 
-_UNEVEN_MARGIN = 0.2
+_UNEVEN_MARGIN = 0.3  # of what is missing to full coverage
+UNEVEN_CANDIDATES = 1.5  # times the calibrated: rows of one region are alike, and their codes tell them apart less well
 K_CALIBRATED_MAX = KS[-1]  # beyond it, lists are chosen by the density model
 
 
@@ -41,16 +42,20 @@ def step_for(calibration: Calibration, recall: float, k: int) -> Step | None:
 
 
 def even_level(calibration: Calibration, coverage: float) -> float:
-    """The share of the density model's sum that covers this share of the neighbours when the filter is even around the query."""
-    covered = np.maximum.accumulate(calibration.even_coverage)
+    """The share of the density model's sum that covers this share of the neighbours, where the filter is even around the query."""
+    return _level(calibration.even_coverage, coverage)
+
+
+def uneven_level(calibration: Calibration, coverage: float) -> float:
+    """The same under a filter that is correlated with the vectors; other filters than those measured may be a little worse."""
+    return _level(calibration.uneven_coverage, coverage + _UNEVEN_MARGIN * (1.0 - coverage))
+
+
+def _level(measured: list[float], coverage: float) -> float:
+    covered = np.maximum.accumulate(measured)
     if len(covered) == 0 or coverage > covered[-1]:
         return 1.0
-    return float(np.interp(coverage, covered, LEVELS[: len(covered)]))
-
-
-def uneven_level(coverage: float) -> float:
-    """The same for a filter that is correlated with the vectors, where the model was found off by a little at most."""
-    return coverage + _UNEVEN_MARGIN * (1.0 - coverage)
+    return float(np.interp(coverage, covered, LEVELS))
 
 
 def _between(low: float, high: float, share: float) -> float:
