@@ -37,6 +37,12 @@ class RealWorld:
         return SqliteStore(folder / CATALOG_NAME)
 
     def open_database(self, config: DatabaseConfig, directory: Path) -> OpenDatabase:
+        if not (directory / "log").exists() and any(directory.glob("shard-*")):
+            raise JadeError(
+                ErrorCode.CORRUPT,
+                f"The log {directory / 'log'} is missing but shards are there: restore the database from a snapshot.",
+                details={"file": str(directory / "log")},
+            )
         log = LocalLog(directory / "log")
         try:
             return OpenDatabase(

@@ -39,9 +39,9 @@ def _copy(database: OpenDatabase, target: Path) -> None:
             checkpoint = replica.directory / CHECKPOINT_NAME
             if checkpoint.exists():
                 _copy_durably(checkpoint, folder / CHECKPOINT_NAME)
-            _sync_folder(folder)
+            sync_folder(folder)
         database.log.copy_to(target / "log")
-    _sync_folder(target)
+    sync_folder(target)
 
 
 def _link_folder(source: Path, target: Path) -> None:
@@ -51,7 +51,7 @@ def _link_folder(source: Path, target: Path) -> None:
             os.link(path, target / path.name)
         except OSError:  # another file system, or one without links
             _copy_durably(path, target / path.name)
-    _sync_folder(target)
+    sync_folder(target)
 
 
 def _copy_durably(source: Path, target: Path) -> None:
@@ -60,7 +60,8 @@ def _copy_durably(source: Path, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Return when the names in the folder are on the medium."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,6 +7,7 @@ FOLDER/db-*/           one database: its log and its shards
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -17,17 +18,19 @@ import msgspec
 
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.model.database import FORMAT_VERSION, DatabaseConfig, check_config, index_kind_of, metric_of
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
 from jadevectordb.model.limits import SEAL_ROWS
 from jadevectordb.model.schema import Schema, parse_schema
 from jadevectordb.node.open_database import OpenDatabase
-from jadevectordb.node.snapshot import copy_database
+from jadevectordb.node.snapshot import copy_database, sync_folder
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
 
 CATALOG_NAME = "catalog.sqlite"
 _PREFIX = "database/"
+_FOLDER = "db-"
 _DROPPED = "dropped-"
 _NODE = NodeId("local")
 
@@ -55,23 +58,49 @@ class Store:
         self._lock = threading.RLock()
         self._open: dict[str, Database] = {}
         self._closed = False
+        if (path / "log").is_dir() and any(path.glob("shard-*")):
+            raise JadeError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{path} is the inside of one database: open the folder above it, {path.parent}.",
+            )
         self._folder_lock = world.lock(path)
         try:
-            self._check_folder()
+            self._check_catalog()
             self._catalog = world.open_catalog(path)
+            try:
+                self._finish_drops()
+            except BaseException:
+                self._catalog.close()
+                raise
         except BaseException:
             self._folder_lock.close()
             raise
 
-    def _check_folder(self) -> None:
-        if not (self.path / CATALOG_NAME).exists() and any(self.path.glob("db-*")):
+    def _check_catalog(self) -> None:
+        path = self.path / CATALOG_NAME
+        # An empty file would be taken for a new catalog, and the databases for none.
+        if (not path.exists() or path.stat().st_size == 0) and any(self.path.glob(f"*{_FOLDER}*")):
             raise JadeError(
                 ErrorCode.CORRUPT,
-                f"{self.path / 'catalog.sqlite'} is missing but databases are there: restore the folder from a snapshot.",
-                details={"file": str(self.path / CATALOG_NAME)},
+                f"{path} is missing or empty but databases are there: restore the folder from a snapshot.",
+                details={"file": str(path)},
             )
-        for leftover in self.path.glob(f"{_DROPPED}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _finish_drops(self) -> None:
+        """What a crash left of dropping a database goes, or comes back; so does an empty folder it left of creating one."""
+        known = {
+            msgspec.json.decode(record.value, type=_Located).folder for record in self._catalog.list(_PREFIX).values()
+        }
+        for leftover in self.path.glob(f"{_DROPPED}{_FOLDER}*"):
+            name = leftover.name.removeprefix(_DROPPED)
+            if name in known:
+                leftover.rename(self.path / name)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+        for folder in self.path.glob(f"{_FOLDER}*"):
+            if folder.name not in known:
+                with contextlib.suppress(OSError):  # never one that holds anything
+                    folder.rmdir()
 
     # Databases
 
@@ -104,7 +133,7 @@ class Store:
             )
         config = DatabaseConfig(
             name=name,
-            folder=f"db-{self._world.unique_name()}",
+            folder=f"{_FOLDER}{self._world.unique_name()}",
             dimension=dimension,
             metric=metric_of(metric),
             shards=shards,
@@ -154,6 +183,12 @@ class Store:
                     details={"name": name},
                 )
             config = _decode(name, record)
+            if not (self.path / config.folder).is_dir():
+                raise JadeError(
+                    ErrorCode.CORRUPT,
+                    f"The folder {self.path / config.folder} of database {name!r} is missing: restore the store from a snapshot.",
+                    details={"file": str(self.path / config.folder)},
+                )
             opened = Database(self._world.open_database(config, self.path / config.folder), _NODE)
             self._open[name] = opened
             return opened
@@ -184,10 +219,16 @@ class Store:
             if opened is not None:
                 opened._close()
             assert record is not None
-            self._catalog.compare_and_set(_PREFIX + name, None, record.revision)
-            # Renamed first: what a crash leaves half deleted is never taken for a database.
-            gone = self.path / f"{_DROPPED}{config.folder}"
-            (self.path / config.folder).rename(gone)
+            # Renamed first: the next open finishes or takes back what a crash leaves, and what is half deleted is no database.
+            folder, gone = self.path / config.folder, self.path / f"{_DROPPED}{config.folder}"
+            if folder.exists():
+                folder.rename(gone)
+            try:
+                self._catalog.compare_and_set(_PREFIX + name, None, record.revision)
+            except BaseException:
+                if gone.exists():
+                    gone.rename(folder)
+                raise
             shutil.rmtree(gone, ignore_errors=True)
 
     # The whole folder
@@ -205,8 +246,8 @@ class Store:
                 raise JadeError(ErrorCode.ALREADY_EXISTS, f"{target} exists: name a new folder for the snapshot.")
             opened = {name: self.database(name) for name in self.databases()}
             draft = target.with_name(f"{target.name}.unfinished-{self._world.unique_name()}")
-            draft.mkdir(parents=True)
             try:
+                draft.mkdir(parents=True)
                 catalog = self._world.open_catalog(draft)
                 try:
                     for name, database in opened.items():
@@ -215,6 +256,10 @@ class Store:
                 finally:
                     catalog.close()
                 draft.rename(target)
+                sync_folder(target.parent)
+            except OSError as error:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise disk_error(error, "make the snapshot", target) from error
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -246,6 +291,12 @@ class Store:
 
 
 OpenStore = Callable[[str | Path], Store]
+
+
+class _Located(msgspec.Struct):
+    """As much of a catalog entry as every format has."""
+
+    folder: str
 
 
 def _decode(name: str, record: Record) -> DatabaseConfig:
