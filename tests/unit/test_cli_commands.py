@@ -178,6 +178,7 @@ def test_import_stops_or_skips(run: Run, folder: Path, tmp_path: Path) -> None:
     stopped = run("import", folder, "words", file)
     assert stopped.exit_code == 1
     assert "line 4" in stopped.stderr
+    assert "--on-error skip" in stopped.stderr
     assert run("count", folder, "words").stdout == f"{ROWS}\n"
     skipped = run("import", folder, "words", file, "--on-error", "skip", "--no-wait")
     assert skipped.exit_code == 0
@@ -195,6 +196,18 @@ def test_import_goes_on_where_it_was(run: Run, folder: Path, tmp_path: Path) -> 
     assert again.exit_code == 0, again.stderr
     assert again.stdout.startswith("imported 30 vectors (30 of them by an earlier run)")
     assert run("count", folder, "words").stdout == f"{ROWS + 30}\n"
+
+
+def test_import_of_a_changed_file_says_how_to_begin_anew(run: Run, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    lines = [json.dumps({"id": f"n{i}", "vector": [1.0] * DIMENSION, "metadata": {}}) + "\n" for i in range(20)]
+    file.write_text("".join(lines) + "{not json}\n")
+    assert run("import", folder, "words", file, "--batch-rows", 10).exit_code == 1
+    file.write_text("".join(lines))
+    changed = run("import", folder, "words", file)
+    assert (changed.exit_code, "--restart" in changed.stderr) == (1, True)
+    assert run("import", folder, "words", file, "--restart").stdout.startswith("imported 20 vectors in")
+    assert run("count", folder, "words").stdout == f"{ROWS + 20}\n"
 
 
 # Looking after it
@@ -245,7 +258,7 @@ def test_verify_names_the_damaged_file(run: Run, folder: Path) -> None:
         (("search", "{folder}", "words", "--file", "{tmp}/cube.npy"), "a vector a row"),
         (("import", "{folder}", "nope", "{tmp}/junk.npy"), "There is no database 'nope'"),
         (("import", "{folder}", "words", "{tmp}/junk.npy"), "junk.npy"),
-        (("export", "{folder}", "words", "{tmp}/out.xyz"), "out.xyz"),
+        (("export", "{folder}", "words", "{tmp}/out.xyz"), "--file-format"),
         (("export", "{folder}", "words", "{tmp}/none/out.csv"), "out.csv"),
     ],
 )

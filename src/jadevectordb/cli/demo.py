@@ -14,10 +14,12 @@ import click
 import jadevectordb as jade
 
 if TYPE_CHECKING:
+    from jadevectordb.cli.demo_crash import Killed, Recovered
     from jadevectordb.cli.demo_show import Show
 
-_ROUNDS = 3
-_BATCHES = 12  # acknowledged in each round before the kill
+_HITS = 3  # kills in the middle of a write
+_KILLS_MAX = 6  # where the machine is so busy that some come too late
+_BATCHES = 12  # acknowledged before each kill
 
 
 @click.command()
@@ -82,46 +84,47 @@ def _durability(show: Show, folder: Path) -> bool:
     from jadevectordb.cli import demo_crash, demo_writer
 
     show.act(
-        "Pull the plug",
+        "Kill it while it writes",
         f"Another process writes batches of {demo_writer.BATCH_ROWS} vectors and prints each acknowledgement. It is ended by "
-        f"kill -9 in the middle of a write, {_ROUNDS} times; then the folder is opened and every vector compared with what was sent.",
+        f"kill -9 until {_HITS} kills have hit in the middle of a write; each time the folder is opened at once and every "
+        "vector compared with what was sent.",
     )
     demo_writer.create(folder)
     promised: set[int] = set()
-    rows, missing, strange, tail = [], 0, 0, []
-    for round_number in range(1, _ROUNDS + 1):
-        with show.bar(f"round {round_number}: batches acknowledged", _BATCHES) as done:
+    rows: list[list[str]] = []
+    tail: list[str] = []
+    missing = strange = hits = 0
+    while hits < _HITS and len(rows) < _KILLS_MAX:
+        with show.bar(f"kill {len(rows) + 1}: batches acknowledged", _BATCHES) as done:
             killed = demo_crash.write_and_kill(folder, max(promised, default=0) + 1, _BATCHES, done)
         if killed.unplanned:
             show.verdict(False, f"the writing process ended by itself: {killed.unplanned.splitlines()[-1]}")
             return False
         promised.update(killed.acknowledged)
-        tail = killed.tail
         with show.busy("opening the folder and comparing"):
             found = demo_crash.recover(folder, promised, killed.in_flight)
         missing, strange = missing + len(found.missing), strange + len(found.strange)
-        in_flight = "between two writes"
+        rows.append(_kill_row(len(rows) + 1, len(promised), killed, found))
         if killed.in_flight is not None:
-            in_flight = "there, whole" if found.in_flight_there else "not there at all"
-        rows.append(
-            [
-                str(round_number),
-                str(len(promised)),
-                str(len(promised) - len(found.missing)),
-                str(len(found.strange)),
-                f"{found.seconds * 1e3:.0f} ms",
-                in_flight,
-            ]
-        )
-        if found.in_flight_there and killed.in_flight is not None:
-            promised.add(killed.in_flight)  # it was seen: from now on it must stay
-    show.say("the last lines of the last writer:", style="dim")
-    show.code("\n".join([*tail, "Killed"]))
-    numbers = ["kill", "acked", "found", "torn", "reopened in"]
-    show.table(["kill", "acked", "found", "torn", "reopened in", "batch in flight"], rows, numbers)
+            hits, tail = hits + 1, killed.tail
+            if found.in_flight_there:
+                promised.add(killed.in_flight)  # it was seen: from now on it must stay
+    if tail:
+        show.say("the last lines of the last writer that was hit:", style="dim")
+        show.code("\n".join([*tail, "Killed"]))
+    columns = ["kill", "acked", "found", "torn", "reopened in", "batch being written"]
+    show.table(columns, rows, columns[:-1])
     show.verdict(missing == 0, "every acknowledged batch is there, bit for bit")
     show.verdict(strange == 0, "nothing half-written, nothing that was not sent; all checksums are right")
     return missing == 0 and strange == 0
+
+
+def _kill_row(number: int, promised: int, killed: Killed, found: Recovered) -> list[str]:
+    in_flight = "none, it was between two"
+    if killed.in_flight is not None:
+        in_flight = "there, whole" if found.in_flight_there else "not there at all"
+    there, torn = promised - len(found.missing), len(found.strange)
+    return [str(number), str(promised), str(there), str(torn), f"{found.seconds * 1e3:.0f} ms", in_flight]
 
 
 def _next_steps(show: Show, folder: Path | None) -> None:

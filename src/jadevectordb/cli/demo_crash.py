@@ -104,8 +104,8 @@ def _kill_while_writing(
             continue
         begun_s = time.perf_counter()
         if len(write_s) >= batches:
-            # Somewhere within the time a write usually takes
-            time.sleep(random.Random().uniform(0.0, 0.7) * float(np.median(write_s)))
+            # Somewhere within the time a write usually takes; not late in it, for a busy machine adds some
+            time.sleep(random.Random().uniform(0.0, 0.5) * float(np.median(write_s)))
             os.kill(child.pid, signal.SIGKILL)
             return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ _BATCH_ROWS = 1000
 _TARGETS = (0.90, 0.95, 0.99)
 _RECALL_SLACK = 0.03  # three standard errors of a mean over 200 queries of 10: less is chance, more is a broken promise
 _PASSES = 5  # over all queries when timing
-_LOAD_SEARCH_PAUSE_S = 0.02
+_SEARCH_PAUSE_S = 0.02  # between two searches while the index is built
 
 
 def load(show: Show, database: jade.Database, data: WordNet) -> None:
@@ -37,8 +36,8 @@ def load(show: Show, database: jade.Database, data: WordNet) -> None:
     searchable_s = time.perf_counter() - started
     if database.count() != n or nearest.ids != data.ids[-1:]:
         raise jade.JadeError(jade.ErrorCode.CORRUPT, "What was just written is not found: please report this.")
-    with show.busy("building the index; searches are answered meanwhile"), ThreadPoolExecutor(1) as background:
-        meanwhile_ms = _search_until(background.submit(database.wait_indexed), database, data)
+    with show.busy("building the index; searches are answered meanwhile"):
+        meanwhile_ms = _search_until_indexed(database, data)
     indexed_s = time.perf_counter() - started
     stats = database.stats()
     values = data.vectors.shape[1]
@@ -58,17 +57,20 @@ def load(show: Show, database: jade.Database, data: WordNet) -> None:
     )
 
 
-def _search_until(end: Future[None], database: jade.Database, data: WordNet) -> list[float]:
-    """Search now and then until `end` is done; times in ms."""
+def _search_until_indexed(database: jade.Database, data: WordNet) -> list[float]:
+    """Search now and then until everything is indexed; times in ms."""
     times_ms: list[float] = []
-    while not end.done():
+    while True:
+        try:
+            database.wait_indexed(timeout=_SEARCH_PAUSE_S)
+            return times_ms
+        except jade.JadeError as error:
+            if error.code is not jade.ErrorCode.TIMEOUT:
+                raise
         query = data.queries[len(times_ms) % len(data.queries)]
         started = time.perf_counter()
         database.search(query, k=10)
         times_ms.append((time.perf_counter() - started) * 1e3)
-        wait([end], _LOAD_SEARCH_PAUSE_S)
-    end.result()
-    return times_ms
 
 
 def _meanwhile_text(times_ms: list[float]) -> str:
@@ -131,7 +133,7 @@ def _hybrid(show: Show, database: jade.Database, data: WordNet) -> None:
     by_vector = database.search(data.queries[at], k=3)
     by_both = database.search(data.queries[at], k=3, text=text)
     rows = [[str(i + 1), _of(a, 40), _of(b, 40)] for i, (a, b) in enumerate(zip(by_vector, by_both, strict=True))]
-    show.table(["", "by meaning alone", f"with the word {text!r}"], rows)
+    show.table(["", "by meaning alone", f"with the word {text!r}"], rows, [""])
 
 
 def recall(show: Show, database: jade.Database, data: WordNet) -> bool:

@@ -53,18 +53,16 @@ class Show:
             grid.add_row(Text(name), Text(value))
         self._console.print(Padding(grid, _INDENT, expand=False))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
-        """numbers: names of the columns to align right. The last column takes what room is left and is cut, not wrapped."""
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
+        """numbers: names of the columns to align right and to show whole; other cells are cut where the window is narrow."""
         made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for at, column in enumerate(columns):
-            last = at == len(columns) - 1
-            made.add_column(
-                column,
-                justify="right" if column in numbers else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                ratio=1 if last else None,
-            )
+            if column in numbers:
+                width = max(len(column), *(len(row[at]) for row in rows))
+                made.add_column(column, justify="right", no_wrap=True, min_width=width)
+            else:
+                share = 1 if at == len(columns) - 1 else None
+                made.add_column(column, no_wrap=True, overflow="ellipsis", ratio=share)
         for row in rows:
             made.add_row(*map(Text, row))
         self._console.print(Padding(made, (0, 0, 0, 1), expand=False))  # its edge is the other blank

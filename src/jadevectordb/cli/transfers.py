@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,6 +24,11 @@ from jadevectordb.model.limits import BATCH_ROWS_MAX
 
 _FORMATS = click.Choice(["jsonl", "csv", "parquet", "npy", "fvecs", "bvecs", "ivecs"])
 _SHOWN_ERRORS_MAX = 5
+_OPTION_OF = {  # what an error calls an argument of the library, and the option it is here
+    "on_error='skip'": "--on-error skip",
+    "resume=False": "--restart",
+    "format= one of": "--file-format, one of",
+}
 
 file_format_option = click.option("--file-format", type=_FORMATS, help="If the file's name doesn't tell.")
 
@@ -78,7 +85,7 @@ def import_command(
     from jadevectordb.transfer.progress import progress_bar
 
     columns = Columns(id=id_column, vector=vector_column, metadata=metadata_column, delimiter=delimiter)
-    with open_database(folder, name) as database:
+    with _in_options(), open_database(folder, name) as database:
         with progress_bar(file.name) as on_progress:
             report = import_file(
                 cast(VectorSink, database),
@@ -118,6 +125,18 @@ def import_command(
     click.echo(f"imported {report.rows} vectors{before} in {report.seconds:.1f} s{skipped}")
 
 
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """Errors that say what to do with an argument name the option instead."""
+    try:
+        yield
+    except jade.JadeError as error:
+        message = error.message
+        for argument, option in _OPTION_OF.items():
+            message = message.replace(argument, option)
+        raise jade.JadeError(error.code, message, details=error.details) from error
+
+
 def _checkpoint(database_folder: Path, file: Path) -> Path:
     """Where the progress of importing this file is kept: it goes when the database is dropped."""
     return database_folder / f"import-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}.json"
@@ -151,7 +170,7 @@ def export_command(
 
     if file.exists() and not overwrite:
         raise jade.JadeError(jade.ErrorCode.ALREADY_EXISTS, f"{file} is there already: add --overwrite to replace it.")
-    with open_database(folder, name) as database, progress_bar(file.name) as on_progress:
+    with _in_options(), open_database(folder, name) as database, progress_bar(file.name) as on_progress:
         report = export_file(
             database,
             file,
