@@ -105,7 +105,7 @@ class RowBlock:
     def top_of(self, query: Rows, candidates: RowArray, k: int) -> Hits:
         """The best k of the given rows and ties of the k-th.
 
-        candidates: int64, C-order, each -1 (skipped) or a row of the block, none twice.
+        candidates: int64, C-order, rows of the block, none twice; -1 may fill the end, and only the end.
         """
         k = min(k, len(candidates))
         if k <= 0:

@@ -16,6 +16,7 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from jadevectordb.index.faiss_calls import faiss, pointer
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import DIMENSION_MAX
 from jadevectordb.model.metric import Metric
@@ -134,7 +135,9 @@ class VectorSpace:
             or not vector.flags.c_contiguous
         ):
             return self._prepare_slowly(vector)
-        squared = float(np.dot(vector, vector))
+        squared: float = faiss.fvec_norm_L2sqr(
+            pointer(vector), self.dimension
+        )  # as fast as np.dot, and silent on overflow
         if not _SQUARED_LENGTH_SAFE_MIN <= squared <= SQUARED_LENGTH_MAX:  # NaN and Inf included
             return self._prepare_slowly(vector)
         if self.metric is Metric.COSINE and abs(squared - 1.0) > _UNIT_SQUARED_TOLERANCE:
