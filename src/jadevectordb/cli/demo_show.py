@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -16,6 +17,21 @@ from rich.text import Text
 _PIPE_WIDTH_CHARACTERS = 100
 _WIDTH_MAX_CHARACTERS = 110  # longer lines are hard to read
 _INDENT = (0, 0, 0, 2)
+_GAP_CELLS, _EDGE_CELLS = 3, 2  # of the screen, between two columns of a table and around it
+
+
+def _fit(wanted: list[int], is_text: list[bool], room: int) -> list[int]:
+    """Widths of columns: numbers what they want, texts what they want or an even share of what is left, the rest to the last."""
+    left = room - sum(width for width, text in zip(wanted, is_text, strict=True) if not text)
+    texts = sum(is_text)
+    widths = []
+    for width, text in zip(wanted, is_text, strict=True):
+        if not text:
+            widths.append(width)
+            continue
+        widths.append(max(1, min(width, left // texts)))
+        left, texts = left - widths[-1], texts - 1
+    return widths
 
 
 class Show:
@@ -55,14 +71,13 @@ class Show:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
         """numbers: names of the columns to align right and to show whole; other cells are cut where the window is narrow."""
+        wanted = [max(cell_len(cells[at]) for cells in (columns, *rows)) for at in range(len(columns))]
+        is_text = [column not in numbers for column in columns]
+        room = self._console.width - _EDGE_CELLS - _GAP_CELLS * len(columns)
+        widths = _fit(wanted, is_text, room)
         made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for at, column in enumerate(columns):
-            if column in numbers:
-                width = max(len(column), *(len(row[at]) for row in rows))
-                made.add_column(column, justify="right", no_wrap=True, min_width=width)
-            else:
-                share = 1 if at == len(columns) - 1 else None
-                made.add_column(column, no_wrap=True, overflow="ellipsis", ratio=share)
+        for column, width, text in zip(columns, widths, is_text, strict=True):
+            made.add_column(column, justify="left" if text else "right", width=width, no_wrap=True, overflow="ellipsis")
         for row in rows:
             made.add_row(*map(Text, row))
         self._console.print(Padding(made, (0, 0, 0, 1), expand=False))  # its edge is the other blank
