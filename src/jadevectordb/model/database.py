@@ -8,7 +8,7 @@ import msgspec
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.index_kind import IndexKind
-from jadevectordb.model.limits import DIMENSION_MAX, NAME_LENGTH_MAX, SEAL_ROWS, SHARDS_MAX
+from jadevectordb.model.limits import DIMENSION_MAX, NAME_LENGTH_MAX, SEAL_ROWS, SEAL_ROWS_MAX, SHARDS_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.schema import Schema
 
@@ -43,8 +43,8 @@ def check_config(config: DatabaseConfig) -> None:
         raise _invalid(f"dimension must be 1 to {DIMENSION_MAX}, got {config.dimension}.")
     if not 1 <= config.shards <= SHARDS_MAX:
         raise _invalid(f"shards must be 1 to {SHARDS_MAX}, got {config.shards}.")
-    if config.seal_rows < 1:
-        raise _invalid(f"seal_rows must be at least 1, got {config.seal_rows}.")
+    if type(config.seal_rows) is not int or not 1 <= config.seal_rows <= SEAL_ROWS_MAX:
+        raise _invalid(f"seal_rows must be an integer from 1 to {SEAL_ROWS_MAX}, got {config.seal_rows!r}.")
 
 
 def metric_of(value: object) -> Metric:

@@ -60,3 +60,5 @@ INTEGER_BITS_MAX = 4096  # of one integer in metadata or in a filter
 TRANSFER_LINE_BYTES_MAX = 8 << 20  # one line of an imported text file, and one cell of a CSV file
 TRANSFER_BATCH_BYTES_MAX = 32 << 20  # rows read from a file before they are sent on, whatever batch_rows says
 TRANSFER_ERRORS_KEPT_MAX = 100  # bad rows an import report shows; the rest is counted
+
+SEAL_ROWS_MAX = 1 << 20  # what seal_rows of a database may be set to

@@ -15,6 +15,7 @@ from jadevectordb.index.text import TextConfig
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.model.limits import SEAL_BYTES
 from jadevectordb.model.operations import Outcome
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.compute import Compute
@@ -49,7 +50,8 @@ class OpenDatabase:
         self.space = VectorSpace(config.metric, config.dimension)
         text_fields = config.schema.texts
         self.text = TextConfig(text_fields, config.text_language) if text_fields else None
-        shard_config = ShardConfig(self.space, config.schema, self.text, config.seal_rows)
+        seal_rows = max(1, min(config.seal_rows, SEAL_BYTES // self.space.row_bytes))
+        shard_config = ShardConfig(self.space, config.schema, self.text, seal_rows)
         self.replicas = [
             Replica(ShardId(i), directory / f"shard-{i:04}", shard_config, config.index, write_atomically)
             for i in range(config.shards)

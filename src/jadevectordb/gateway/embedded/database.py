@@ -26,7 +26,7 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.query import executor
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
-from jadevectordb.query.writer import Writer, WriteResult
+from jadevectordb.query.writer import Writer, WriteResult, check_ids
 from jadevectordb.segment.records import hash_ids
 
 FilterLike = Filter | Mapping[str, Any] | None
@@ -110,7 +110,7 @@ class Database:
         Ids that don't exist are skipped; `count` in the result says how many were changed.
         """
         self._use()
-        names = [ids] if isinstance(ids, str) else list(ids)
+        names = check_ids([ids] if isinstance(ids, str) else ids)
         if isinstance(metadata, Mapping):
             metadata = [metadata] * len(names)
         return self._writer.update(names, metadata, merge, if_version, request_id)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.index.text import TextConfig
 from jadevectordb.model.database import FORMAT_VERSION, DatabaseConfig, check_config, index_kind_of, metric_of
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -144,6 +145,9 @@ class Store:
             created_ms=self._world.clock.now_ms(),
         )
         check_config(config)
+        TextConfig(
+            config.schema.texts or ("any",), text_language
+        )  # raises for languages and fields that cannot be searched
         with self._lock:
             self._check_open()
             existing = self._catalog.get(_PREFIX + name)
