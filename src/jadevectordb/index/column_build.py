@@ -1,7 +1,7 @@
 """Columns from a stream of metadata: the second half, from gathered values to sorted arrays in files.
 
-Runs where a segment is built, beside searching, so it is bounded in memory by what it gathers (about 12 bytes a value, and the
-distinct strings) and takes everything else one path at a time.
+Runs where a segment is built, beside searching. What it gathers stays in memory at 8 to 12 bytes a value, distinct strings up to a bound
+(`column_runs`); what is made of that is made one path at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from jadevectordb.index import bitmap
 from jadevectordb.index.bitmap import Bitmap
@@ -32,6 +31,7 @@ from jadevectordb.index.column_file import (
 from jadevectordb.index.column_gather import Gathered, Gatherer, RowSet, is_cut
 from jadevectordb.index.postings import write_postings
 from jadevectordb.index.selection import SPARSE_SHARE
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.instants import parse_instant
 from jadevectordb.model.schema import Schema
 
@@ -44,23 +44,27 @@ def build_columns(metadata: Iterable[bytes], schema: Schema, directory: Path) ->
     """Write the columns of a block of rows into a folder; the names of the files.
 
     metadata: one JSON object a row, in row order, read once. Does not sync: the segment's builder does, for all of its files.
+    Raises DISK_FULL, READ_ONLY or IO_ERROR, and then what it left in the folder is not a set of columns.
     """
-    gatherer = _gather(metadata, schema)
-    with (directory / DATA_NAME).open("wb") as stream:
-        written = _write(gatherer, schema, ArrayWriter(stream))
-    write_directory(written, directory / DIRECTORY_NAME)
+    try:
+        gatherer = _gather(metadata, schema, directory)
+        with (directory / DATA_NAME).open("wb") as stream:
+            written = _write(gatherer, schema, ArrayWriter(stream))
+        write_directory(written, directory / DIRECTORY_NAME)
+    except OSError as error:
+        raise disk_error(error, "write filter columns", directory) from error
     return [DATA_NAME, DIRECTORY_NAME]
 
 
 def columns_in_memory(metadata: Iterable[bytes], schema: Schema) -> tuple[Directory, ArrayReader]:
     """The same columns without files, for rows that are not sealed yet."""
     stream = io.BytesIO()
-    written = _write(_gather(metadata, schema), schema, ArrayWriter(stream))
+    written = _write(_gather(metadata, schema, None), schema, ArrayWriter(stream))
     return written, ArrayReader(stream.getvalue(), "the columns in memory")
 
 
-def _gather(metadata: Iterable[bytes], schema: Schema) -> Gatherer:
-    gatherer = Gatherer(schema)
+def _gather(metadata: Iterable[bytes], schema: Schema, folder: Path | None) -> Gatherer:
+    gatherer = Gatherer(schema, folder)
     block: list[bytes] = []
     size = 0
     for row in metadata:
@@ -127,32 +131,31 @@ def _write_numbers(column: Gathered, n: int, to: ArrayWriter) -> NumbersRef | No
 def _write_strings(column: Gathered, n: int, to: ArrayWriter) -> StringsRef | None:
     if not column.strings:
         return None
-    encoded = [term if isinstance(term, bytes) else term.encode() for term in column.term_ids]
-    column.term_ids.clear()
-    order = sorted(range(len(encoded)), key=encoded.__getitem__)  # bytes of UTF-8 stand in the order of code points
-    rank = np.empty(len(encoded), np.uint32)
-    rank[order] = np.arange(len(encoded), dtype=np.uint32)
-    terms = [encoded[i] for i in order]
-    offsets = np.zeros(len(terms) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, terms), np.int64, len(terms)), out=offsets[1:])
-    keys = rank[np.concatenate([ids for ids, _ in column.strings])]
-    rows = np.concatenate([rows for _, rows in column.strings])
-    column.strings.clear()
-    postings = write_postings(keys, rows, len(terms), n, to)
-    instants, instant_terms = _instants(terms)
-    blob = np.frombuffer(b"".join(terms), np.uint8)
-    if len(instants) == 0:
-        return StringsRef(to.add(blob), to.add(offsets), postings, None, None)
-    return StringsRef(to.add(blob), to.add(offsets), postings, to.add(instants), to.add(instant_terms))
+    chunks, keys, rows = column.strings.finish()
+    blob = bytearray()
+    lengths = [np.zeros(1, np.int64)]
+    dated: list[tuple[int, int]] = []
+    count = 0
+    for terms in chunks:
+        blob += b"".join(terms)
+        lengths.append(np.fromiter(map(len, terms), np.int64, len(terms)))
+        dated += _dated(terms, count)
+        count += len(terms)
+    dated.sort()
+    return StringsRef(
+        blob=to.add(np.frombuffer(blob, np.uint8)),
+        offsets=to.add(np.cumsum(np.concatenate(lengths))),
+        postings=write_postings(keys, rows, count, n, to),
+        instants=to.add(np.array([instant for instant, _ in dated], np.int64)) if dated else None,
+        instant_terms=to.add(np.array([term for _, term in dated], np.uint32)) if dated else None,
+    )
 
 
-def _instants(terms: list[bytes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """The instants of the terms that are dates, ascending, int64, and the term of each, uint32."""
-    dated = [
-        (instant, i)
-        for i, term in enumerate(terms)
+def _dated(terms: list[bytes], first: int) -> list[tuple[int, int]]:
+    """The instants of those terms that are dates, with the number of the term; that of the first is given."""
+    return [
+        (instant, number)
+        for number, term in enumerate(terms, start=first)
         if term[4:5] == b"-" and len(term) <= _DATE_BYTES_MAX and not is_cut(term)
         if (instant := parse_instant(term.decode())) is not None
     ]
-    dated.sort()
-    return np.array([instant for instant, _ in dated], np.int64), np.array([i for _, i in dated], np.uint32)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 DATA_NAME: Final = "columns.bin"
@@ -166,9 +167,7 @@ def open_files(folder: Path, row_count: int) -> tuple[Directory, ArrayReader]:
     except FileNotFoundError:
         raise corrupt(str(data), "it is missing") from None
     except OSError as error:
-        raise JadeError(
-            ErrorCode.IO_ERROR, f"{data} cannot be read: {error}; check the disk and the permissions"
-        ) from error
+        raise disk_error(error, "read filter columns", data) from error
     return directory, ArrayReader(buffer, str(data))
 
 
@@ -178,9 +177,7 @@ def _read_directory(path: Path) -> Directory:
     except FileNotFoundError:
         raise corrupt(str(path), "it is missing") from None
     except OSError as error:
-        raise JadeError(
-            ErrorCode.IO_ERROR, f"{path} cannot be read: {error}; check the disk and the permissions"
-        ) from error
+        raise disk_error(error, "read filter columns", path) from error
     checksum, _, body = content.partition(b"\n")
     if checksum != xxhash.xxh3_64_hexdigest(body).encode():
         raise corrupt(str(path), "its content does not have its checksum")

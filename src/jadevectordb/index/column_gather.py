@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from operator import itemgetter
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.index.bitmap import Bitmap, size_bytes
+from jadevectordb.index.column_runs import Terms
 from jadevectordb.model import limits
 from jadevectordb.model.filter_eval import resolve
 from jadevectordb.model.schema import Schema
@@ -59,14 +62,6 @@ class RowSet:
         return np.frombuffer(bytes(data) + bytes(size - len(data)), np.uint8)
 
 
-class TermIds(dict[str | bytes, int]):
-    """Numbers strings in the order in which they come."""
-
-    def __missing__(self, term: str | bytes) -> int:
-        number = self[term] = len(self)
-        return number
-
-
 class Gathered:
     """All values of one path so far. Lists grow by one array a block."""
 
@@ -83,8 +78,7 @@ class Gathered:
         self.unsure_strings = RowSet()
         self.integers: list[tuple[npt.NDArray[np.int64], Rows]] = []
         self.floats: list[tuple[npt.NDArray[np.float64], Rows]] = []
-        self.term_ids = TermIds()  # a cut string is kept as bytes with its mark
-        self.strings: list[tuple[npt.NDArray[np.uint32], Rows]] = []
+        self.strings = Terms()  # a cut string is kept as bytes with its mark
 
     def add_strings(self, values: list[str], rows: Rows) -> None:
         if self.is_text:
@@ -98,7 +92,7 @@ class Gathered:
             cut = np.fromiter((type(key) is bytes for key in keys), np.bool_, len(keys))
             if cut.any():
                 self.long_strings.add(rows[cut])
-        self.strings.append((np.array(list(map(self.term_ids.__getitem__, keys)), np.uint32), rows))
+        self.strings.add(keys, rows)
 
     def add_integers(self, values: list[int], rows: Rows) -> None:
         try:
@@ -149,8 +143,10 @@ def _cut(value: str) -> str | bytes:
 class Gatherer:
     """Takes JSON objects in row order and gathers their values by path."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, folder: Path | None = None) -> None:
+        """folder: where strings go that are too many for memory; None when there are only few rows."""
         self.row_count = 0
+        self._folder = folder
         self.overflow = RowSet()
         self._texts = frozenset(schema.texts)
         self.paths: dict[str, Gathered] = {
@@ -175,6 +171,13 @@ class Gatherer:
         for path, where, values in self._found:
             self._keep(path, where, values)
         self._found = []
+        if self._folder is not None:
+            self._make_room(self._folder)
+
+    def _make_room(self, folder: Path) -> None:
+        columns = [column.strings for column in self.paths.values()]
+        if sum(terms.memory_bytes for terms in columns) > limits.COLUMN_BUILD_TERM_BYTES_MAX:
+            max(columns, key=lambda terms: terms.memory_bytes).spill(folder)
 
     def _find(self, documents: list[dict[str, Any]], rows: Rows) -> None:
         self._found = []
@@ -276,12 +279,12 @@ def _by_key(documents: list[dict[str, Any]], rows: Rows) -> Iterable[tuple[str, 
             yield key, rows[at], values
         return
     for key in keys:
-        values = [document.get(key, _MISSING) for document in documents]
-        if _MISSING in values:
+        try:
+            yield key, rows, list(map(itemgetter(key), documents))
+        except KeyError:
+            values = [document.get(key, _MISSING) for document in documents]
             at = [i for i, value in enumerate(values) if value is not _MISSING]
             yield key, rows[at], [values[i] for i in at]
-        else:
-            yield key, rows, values
 
 
 def _nests_with_dots(document: dict[str, Any]) -> bool:

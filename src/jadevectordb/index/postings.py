@@ -107,9 +107,10 @@ class Postings:
         if int(keys[-1]) - int(keys[0]) + 1 == len(keys):
             return self.select(int(keys[0]), int(keys[-1]) + 1)
         total = self.totals(keys)
-        if self._codes_ref is not None and (
-            total * SPARSE_SHARE > self.row_count or len(keys) > self.row_count // 1024
-        ):
+        listed_rows = total - sum(
+            count for key, count in zip(self._dense, self._dense_counts, strict=True) if _holds(keys, key)
+        )
+        if self._codes_ref is not None and (listed_rows * 4 > self.row_count or len(keys) * 1024 > self.row_count):
             wanted = np.zeros(self.key_count + 1, np.bool_)
             wanted[keys] = True
             return Selection.of_mask(wanted[self._reader.get(self._codes_ref)])
@@ -161,16 +162,24 @@ class Postings:
             if len(rows) > 1 and not self.has_codes:
                 rows = rows[np.concatenate(([True], rows[1:] != rows[:-1]))]
             return Selection.of_rows(rows, self.row_count)
-        mask = np.zeros(self.row_count, np.bool_)
-        for rows in lists:
-            mask[rows] = True
-        bits = bitmap.from_mask(mask)
+        lists = list(lists)
+        bits = bitmap.empty(self.row_count)
+        if lists:
+            mask = np.zeros(self.row_count, np.bool_)
+            for rows in lists:
+                mask[rows] = True
+            bits = bitmap.from_mask(mask)
         wanted = keys if isinstance(keys, range) else set(keys)
         for position, key in enumerate(self._dense):
             if key in wanted:
                 assert self._dense_bits is not None
                 bits |= self._dense_bits[position]
         return Selection.of_bits(bits, self.row_count)
+
+
+def _holds(keys: KeyArray, key: int) -> bool:
+    at = int(np.searchsorted(keys, key))
+    return at < len(keys) and int(keys[at]) == key
 
 
 def _between(codes: npt.NDArray[Any], low: int, high: int) -> Mask:
