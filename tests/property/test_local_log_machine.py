@@ -163,7 +163,9 @@ class LogMachine(RuleBasedStateMachine):
             file = data.draw(st.sampled_from(sorted(folder.iterdir())))
             content = bytearray(file.read_bytes())
             limit = len(bytes(content).rstrip(b"\0"))  # beyond: reserved ahead, not acknowledged
-            at = data.draw(st.integers(0, 2**20 - 1)) * limit >> 20  # the limit depends on random salts, the draw must not
+            at = (
+                data.draw(st.integers(0, 2**20 - 1)) * limit >> 20
+            )  # the limit depends on random salts, the draw must not
             content[at] ^= 1 << data.draw(st.integers(0, 7))
             file.unlink()  # it may be a hard link
             file.write_bytes(content)
