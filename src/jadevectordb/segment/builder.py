@@ -54,9 +54,9 @@ def write_rows(directory: Path, view: GrowingView, unit: int) -> Manifest:
     """Write a frozen growing segment as a sealed one without index: rows and records only. Fast: it bounds how far the log reaches back."""
     directory.mkdir()
     segment, count = view.segment, view.row_count
-    writer = RecordWriter(directory)
-    writer.add(segment.ids[:count], segment.hashes[:count], segment.metadata[:count], segment.versions[:count])
-    writer.finish()
+    with RecordWriter(directory) as writer:
+        writer.add(segment.ids[:count], segment.hashes[:count], segment.metadata[:count], segment.versions[:count])
+        writer.finish()
     write_array(directory / VECTORS, segment.rows[:count])
     has_originals = segment.originals is not None
     if segment.originals is not None:
@@ -76,10 +76,10 @@ def build(job: BuildJob) -> Manifest:
         np.arange(s.row_count) if alive is None else bitmap.to_rows(np.frombuffer(alive, np.uint8))
         for s, alive in zip(sources, job.alive, strict=True)
     ]
-    writer = RecordWriter(directory)
-    for source, rows in zip(sources, keep, strict=True):
-        writer.copy(source.records, rows)
-    row_count = writer.finish()
+    with RecordWriter(directory) as writer:
+        for source, rows in zip(sources, keep, strict=True):
+            writer.copy(source.records, rows)
+        row_count = writer.finish()
     has_originals = any(s.manifest.has_originals for s in sources)
     _copy_rows(directory / VECTORS, [s.rows for s in sources], keep)
     if has_originals:

@@ -11,6 +11,7 @@ The sorted hashes are the id index (binary search, vectorised over a batch) and 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -129,13 +130,25 @@ class Records:
 
 
 class RecordWriter:
-    """Writes the record files of one segment, block by block, in row order."""
+    """Writes the record files of one segment, block by block, in row order. A context manager: leaving it closes them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files = {name: (directory / name).open("wb") for name in ("ids", "metadata", "versions")}
+        with contextlib.ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context((directory / name).open("wb")) for name in ("ids", "metadata", "versions")
+            }
+            opened.pop_all()  # all are open: they are closed by `finish` or on leaving
         self._lengths: dict[str, list[npt.NDArray[np.uint64]]] = {"ids": [], "metadata": []}
         self._hashes: list[HashArray] = []
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # after `finish` nothing is left to write; before it the error is known
+                file.close()
 
     def add(self, ids: Seq[str], hashes: HashArray, metadata: Seq[bytes], versions: npt.NDArray[np.int64]) -> None:
         encoded = [i.encode() for i in ids]
