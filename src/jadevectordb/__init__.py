@@ -1,29 +1,33 @@
 """JadeVectorDB: a vector database that keeps its word.
 
-import jadevectordb as jade
+    import jadevectordb as jade
 
-store = jade.open("data")
-db = store.create_database("words", dimension=384, metric="cosine")
-db.upsert(ids, vectors, metadata)
-db.search(query, k=10, filter={"pos": "noun"}, recall=0.95)
+    store = jade.open("data")
+    db = store.create_database("words", dimension=384, metric="cosine")
+    db.upsert(ids, vectors, metadata)
+    db.search(query, k=10, filter={"pos": "noun"}, recall=0.95)
+
+Names are loaded when first used: asking for the version, or the command's help, does not load the engine.
 """
 
-from importlib.metadata import version as _version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from jadevectordb.gateway.embedded.database import Database
-from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page
-from jadevectordb.gateway.embedded.stats import SegmentStats, Stats
-from jadevectordb.gateway.embedded.store import Store
-from jadevectordb.main import open
-from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.filters import Field
-from jadevectordb.model.index_kind import IndexKind
-from jadevectordb.model.metric import Metric
-from jadevectordb.model.schema import FieldType, Schema
-from jadevectordb.query.writer import WriteResult
+if TYPE_CHECKING:
+    from jadevectordb.gateway.embedded.database import Database
+    from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page
+    from jadevectordb.gateway.embedded.stats import SegmentStats, Stats
+    from jadevectordb.gateway.embedded.store import Store
+    from jadevectordb.main import open
+    from jadevectordb.model.errors import ErrorCode, JadeError
+    from jadevectordb.model.filters import Field
+    from jadevectordb.model.filters import Field as F  # noqa: N817
+    from jadevectordb.model.index_kind import IndexKind
+    from jadevectordb.model.metric import Metric
+    from jadevectordb.model.schema import FieldType, Schema
+    from jadevectordb.query.writer import WriteResult
 
-F = Field
-__version__ = _version("jadevectordb")
+    __version__: str
 
 __all__ = [
     "Database",
@@ -47,3 +51,36 @@ __all__ = [
     "__version__",
     "open",
 ]
+
+_HOME = {
+    "Database": "gateway.embedded.database",
+    **dict.fromkeys(("Group", "Hit", "Hits", "Item", "Page"), "gateway.embedded.hits"),
+    **dict.fromkeys(("SegmentStats", "Stats"), "gateway.embedded.stats"),
+    "Store": "gateway.embedded.store",
+    "open": "main",
+    **dict.fromkeys(("ErrorCode", "JadeError"), "model.errors"),
+    "Field": "model.filters",
+    "IndexKind": "model.index_kind",
+    "Metric": "model.metric",
+    **dict.fromkeys(("FieldType", "Schema"), "model.schema"),
+    "WriteResult": "query.writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("jadevectordb")
+    elif name == "F":
+        value = __getattr__("Field")
+    elif name in _HOME:
+        value = getattr(import_module(f"jadevectordb.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'jadevectordb' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

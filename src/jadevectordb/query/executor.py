@@ -14,20 +14,18 @@ from itertools import repeat
 from time import perf_counter_ns
 
 import msgspec
-import numpy as np
 
-from jadevectordb.index import bitmap
-from jadevectordb.index.columns import Selection
+from jadevectordb.index.api import Plan
 from jadevectordb.index.text import Analyzer, TermStats
-from jadevectordb.model.filters import Filter
 from jadevectordb.query import fusion, merge
+from jadevectordb.query.allowed import allowed_rows
 from jadevectordb.query.plan import Explanation, Match, SearchRequest, SegmentPlan
 from jadevectordb.segment.reader import Allowed
 from jadevectordb.shard.view import DatabaseView, Part
 
-_ROWS_RATHER_THAN_BITS = (
-    4096  # matches up to which row numbers are handed down: an index compares so few exactly anyway
-)
+_NOTHING_PLAN = Plan("none", "no row matches", 0)
+_RANGE_PLAN = Plan("range", "every row within the distance", 0)
+_TEXT_PLAN = Plan("text", "postings of the words", 0)
 _FUSION_DEPTH_MIN = 100  # how far down each ranking fusion looks: a hit low in both lists can win
 _GROUP_DEPTH_FACTOR = 4
 
@@ -78,10 +76,10 @@ def _nearest(view: DatabaseView, request: SearchRequest, k: int | None, explain:
 
 def _search_part(part: Part, request: SearchRequest, k: int | None, explain: Explanation | None) -> list[Match]:
     started = 0 if explain is None else perf_counter_ns()
-    allowed = _allowed(part, request.filter)
+    allowed = allowed_rows(part, request.filter)
     if allowed is not None and allowed.count == 0:
         if explain is not None:
-            _note(explain, part, allowed, started, perf_counter_ns(), None)
+            _note(explain, part, allowed, started, perf_counter_ns(), _NOTHING_PLAN)
         return []
     filtered = 0 if explain is None else perf_counter_ns()
     reader = part.reader
@@ -89,7 +87,7 @@ def _search_part(part: Part, request: SearchRequest, k: int | None, explain: Exp
     if request.within:
         assert request.similarity_min is not None
         similarities, row_array = reader.search_range(request.query, request.similarity_min, allowed)
-        plan = None
+        plan = _RANGE_PLAN
     else:
         assert k is not None
         found = reader.search(request.query, k, request.recall, allowed, request.overrides)
@@ -122,23 +120,6 @@ def _cut_tie(
     return scores[: better + len(tied)], rows[:better] + tied
 
 
-def _allowed(part: Part, node: Filter | None) -> Allowed | None:
-    """Rows of the part that live and match; None when all do."""
-    if node is None:
-        return None if part.alive is None else Allowed(part.live, part.alive, None)
-    selection: Selection = part.reader.select(node)
-    if selection.count <= _ROWS_RATHER_THAN_BITS:
-        rows = selection.rows()
-        if part.alive is not None:
-            rows = rows[bitmap.contains(part.alive, rows)]
-        return Allowed(len(rows), None, rows)
-    bits = selection.bits()
-    if part.alive is None:
-        return Allowed(selection.count, bits, None)
-    bits = bitmap.both(bits, part.alive)
-    return Allowed(bitmap.count(bits), bits, None)
-
-
 # By text, and both
 
 
@@ -162,14 +143,15 @@ def _by_text(
     assert stats is not None
     ranked = []
     for part, reader in zip(view.parts, readers, strict=True):
-        allow = part.alive
-        if request.filter is not None:
-            allowed = _allowed(part, request.filter)
-            if allowed is not None:
-                if allowed.count == 0:
-                    continue
-                allow = allowed.as_bits(part.reader.row_count)
+        started = perf_counter_ns()
+        allowed = allowed_rows(part, request.filter)
+        filtered = perf_counter_ns()
+        if allowed is not None and allowed.count == 0:
+            continue
+        allow = None if allowed is None else allowed.as_bits(part.reader.row_count)
         score_array, row_array = reader.search(terms, k, stats, allow)
+        if explain is not None:
+            _note(explain, part, allowed, started, filtered, _TEXT_PLAN)
         scores, rows = score_array.tolist(), row_array.tolist()
         id_of = part.reader.id_of
         if len(rows) > k:
@@ -252,73 +234,21 @@ def group_reader(path: str) -> Callable[[bytes], str | None]:
     return read
 
 
-def _note(explain: Explanation, part: Part, allowed: Allowed | None, started: int, filtered: int, plan: object) -> None:
+def _note(explain: Explanation, part: Part, allowed: Allowed | None, started: int, filtered: int, plan: Plan) -> None:
     ended = perf_counter_ns()
-    strategy = getattr(plan, "strategy", "none" if allowed is not None and allowed.count == 0 else "range")
     explain.segments.append(
         SegmentPlan(
             segment=part.reader.name,
             index=part.reader.index_kind or "not built yet",
             rows=part.live,
             matches=part.live if allowed is None else allowed.count,
-            strategy=strategy,
-            reason=getattr(plan, "reason", ""),
-            compared=getattr(plan, "compared", 0),
-            nprobe=getattr(plan, "nprobe", 0),
-            lists=getattr(plan, "lists", 0),
-            ef_search=getattr(plan, "ef_search", 0),
+            strategy=plan.strategy,
+            reason=plan.reason,
+            compared=plan.compared,
+            nprobe=plan.nprobe,
+            lists=plan.lists,
+            ef_search=plan.ef_search,
             filter_us=(filtered - started) / 1000,
             search_us=(ended - filtered) / 1000,
         )
     )
-
-
-def count(view: DatabaseView, node: Filter | None) -> int:
-    """Live vectors that match."""
-    if node is None:
-        return view.live
-    total = 0
-    for part in view.parts:
-        allowed = _allowed(part, node)
-        total += part.live if allowed is None else allowed.count
-    return total
-
-
-def page(
-    view: DatabaseView, node: Filter | None, after: tuple[int, str] | None, limit: int
-) -> list[tuple[int, str, Part, int]]:
-    """The next `limit` live matching vectors in (hash of id, id) order, strictly after the given place.
-
-    The order is that of hashes, fixed for an id whatever is written meanwhile: scrolling never shows a vector twice and
-    never misses one that was there throughout.
-    """
-    found: list[tuple[int, str, Part, int]] = []
-    for part in view.parts:
-        hashes, rows = part.reader.hash_order()
-        bits = part.alive
-        if node is not None:
-            allowed = _allowed(part, node)
-            if allowed is not None:
-                if allowed.count == 0:
-                    continue
-                bits = allowed.as_bits(part.reader.row_count)
-        start = 0 if after is None else int(np.searchsorted(hashes, np.uint64(after[0]), "left"))
-        taken = 0
-        block = max(limit * 2, 1024)
-        while start < len(hashes) and taken < limit:
-            some_hashes, some_rows = hashes[start : start + block], rows[start : start + block].astype(np.int64)
-            if bits is not None:
-                keep = bitmap.contains(bits, some_rows)
-                some_hashes, some_rows = some_hashes[keep], some_rows[keep]
-            last = 0
-            for value, row in zip(some_hashes.tolist(), some_rows.tolist(), strict=True):
-                if taken >= limit and value != last:  # ids that share a hash stay together, so that the cut is by id
-                    break
-                place = (value, part.reader.id_of(row))
-                if after is None or place > after:
-                    found.append((*place, part, row))
-                    taken += 1
-                    last = value
-            start += block
-    found.sort(key=lambda item: item[:2])
-    return found[:limit]

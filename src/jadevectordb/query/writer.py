@@ -149,7 +149,7 @@ class Writer:
         self,
         ids: Iterable[str],
         vectors: npt.ArrayLike,
-        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any] | None,
+        metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any] | None,
         if_version: Seq[int] | int | None,
         request_id: str,
     ) -> WriteResult:
@@ -204,7 +204,7 @@ class Writer:
     def update(
         self,
         ids: Iterable[str],
-        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any],
+        metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any],
         merge: bool,
         if_version: Seq[int] | int | None,
         request_id: str,
@@ -366,7 +366,7 @@ def _encodable(text: str) -> bool:
 
 
 def encode_all(
-    metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any] | None, names: Seq[str], schema: Schema
+    metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any] | None, names: Seq[str], schema: Schema
 ) -> list[bytes]:
     """Metadata as JSON, one object an id; one mapping for all is taken where there is one id."""
     if metadata is None:

@@ -24,11 +24,12 @@ from jadevectordb.model.ids import NodeId
 from jadevectordb.model.limits import K_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.node.open_database import OpenDatabase
-from jadevectordb.query import executor
+from jadevectordb.query import executor, scan
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
 from jadevectordb.query.writer import Writer, WriteResult, check_ids
 from jadevectordb.segment.records import hash_ids
 
+MetadataLike = Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any]  # bytes: a JSON object
 FilterLike = Filter | Mapping[str, Any] | None
 _FUSIONS = ("rrf", "weighted")
 
@@ -80,7 +81,7 @@ class Database:
         self,
         ids: Iterable[str],
         vectors: npt.ArrayLike,
-        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        metadata: MetadataLike | None = None,
         if_version: Seq[int] | int | None = None,
         request_id: str = "",
     ) -> WriteResult:
@@ -99,7 +100,7 @@ class Database:
     def update_metadata(
         self,
         ids: str | Iterable[str],
-        metadata: Seq[Mapping[str, Any] | None] | Mapping[str, Any],
+        metadata: MetadataLike,
         *,
         merge: bool = True,
         if_version: Seq[int] | int | None = None,
@@ -167,7 +168,7 @@ class Database:
 
     def count(self, filter: FilterLike = None) -> int:
         """Exactly how many vectors there are, or match."""
-        return executor.count(self._use().view, self._parse(filter))
+        return scan.count(self._use().view, self._parse(filter))
 
     def scroll(
         self,
@@ -180,8 +181,8 @@ class Database:
         """
         view = self._use().view
         limit = _count_of(limit, "limit")
-        found = executor.page(view, self._parse(filter), _place_of(cursor), limit)
-        items = [Item(vector_id, part.reader, row, self._unpacker) for _, vector_id, part, row in found]
+        found = scan.page(view, self._parse(filter), _place_of(cursor), limit)
+        items = [Item(vector_id, part.reader, row, self._unpacker) for vector_id, part, row in found]
         return Page(items, items[-1].id if len(items) == limit else None)
 
     def items(self, filter: FilterLike = None) -> Iterator[Item]:
