@@ -131,7 +131,11 @@ class ShardState:
             self.requests[request] = (sequence, outcome.changed)
             if len(self.requests) > REQUESTS_REMEMBERED_MAX:
                 self.requests.popitem(last=False)
-        self._freeze_if_due()
+        # Last: a checkpoint after this entry must know everything it did, its request id included
+        if isinstance(entry.operation, Seal):
+            self._freeze(settle=True, compact=entry.operation.compact)
+        else:
+            self._freeze_if_due()
         return outcome
 
     def _perform(self, sequence: Sequence, entry: Entry) -> Outcome:
@@ -145,10 +149,7 @@ class ShardState:
                 return self._update(sequence, update)
             case DeleteWhere() as where:
                 return Outcome(sequence, self._delete_where(where))
-            case Seal() as seal:
-                self._freeze(settle=True, compact=seal.compact)
-                return Outcome(sequence, 0)
-            case Barrier():
+            case Seal() | Barrier():
                 return Outcome(sequence, 0)
             case unknown:
                 assert_never(unknown)
