@@ -14,8 +14,8 @@ from jadevectordb.adapters.local_log import LocalLog
 from jadevectordb.adapters.os_disk import FolderLock, disk_error, write_file_atomically
 from jadevectordb.adapters.sqlite_store import SqliteStore
 from jadevectordb.adapters.system_clock import SystemClock
-from jadevectordb.gateway.embedded.store import CATALOG_NAME, Store
-from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.gateway.embedded.store import Store
+from jadevectordb.model.database import CATALOG_NAME, DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.ports.compute import Compute

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 import jadevectordb as jade
-from jadevectordb.gateway.embedded.store import CATALOG_NAME
+from jadevectordb.model.database import CATALOG_NAME
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

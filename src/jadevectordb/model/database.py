@@ -13,6 +13,7 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.model.schema import Schema
 
 FORMAT_VERSION = 1
+CATALOG_NAME = "catalog.sqlite"  # in a folder of databases: which there are
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 

@@ -18,7 +18,14 @@ import msgspec
 
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.index.text import TextConfig
-from jadevectordb.model.database import FORMAT_VERSION, DatabaseConfig, check_config, index_kind_of, metric_of
+from jadevectordb.model.database import (
+    CATALOG_NAME,
+    FORMAT_VERSION,
+    DatabaseConfig,
+    check_config,
+    index_kind_of,
+    metric_of,
+)
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
@@ -29,7 +36,6 @@ from jadevectordb.node.snapshot import copy_database, sync_folder
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
 
-CATALOG_NAME = "catalog.sqlite"
 _PREFIX = "database/"
 _FOLDER = "db-"
 _DROPPED = "dropped-"
