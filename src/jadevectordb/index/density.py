@@ -96,8 +96,8 @@ class DensityModel:
         last_t, last_error = t, 0.0
         odds = allowed
         for _ in range(_SOLVE_STEPS_MAX):
-            place = (base + np.float32(t) * slope).astype(np.int32)
-            odds = self.tail.take(place, mode="clip")
+            place = base + np.float32(t) * slope
+            odds = self.tail.take(place.clip(0.0, TAIL_LENGTH - 1.0, out=place).astype(np.int32))
             error = math.log(max(1e-30, float(np.dot(odds, allowed))) / k)
             if abs(error) < _SOLVE_TOLERANCE:
                 break
@@ -147,8 +147,8 @@ def fit_laws(
 
 def fit_tail(standardized: npt.NDArray[np.float32]) -> Floats:
     """P(Z > z) from measured values of Z, continued exponentially where the sample thins out."""
-    place = ((standardized.ravel() - TAIL_FROM) * TAIL_STEPS_PER_UNIT).astype(np.int64)
-    counts = np.bincount(np.clip(place, 0, TAIL_LENGTH - 1), minlength=TAIL_LENGTH)
+    place = (standardized.ravel() - np.float32(TAIL_FROM)) * np.float32(TAIL_STEPS_PER_UNIT)
+    counts = np.bincount(place.clip(0, TAIL_LENGTH - 1).astype(np.int64), minlength=TAIL_LENGTH)
     above = counts[::-1].cumsum()[::-1].astype(np.float64)
     tail = above / max(1, above[0])
     sure = int(np.flatnonzero(above >= 30)[-1]) if above[0] >= 30 else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +18,17 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 faiss: Any = importlib.import_module("faiss")
 pointer: Any = faiss.swig_ptr
 
-_thread = threading.local()
+_threads_now: Any = faiss.omp_get_max_threads
 
 
 def use_one_thread() -> None:
-    """Keep faiss from spreading one query over several threads, which costs more than it saves.
+    """Keep faiss from spreading one query over several threads, which costs more than it saves and changes the last bits.
 
-    The setting belongs to the calling thread only, and is made once in each.
+    The setting belongs to the calling thread only. It is looked at every time (a tenth of a microsecond), because
+    whoever else uses faiss in this thread may have changed it.
     """
-    if not getattr(_thread, "single", False):
+    if _threads_now() != 1:
         faiss.omp_set_num_threads(1)
-        _thread.single = True
 
 
 @contextmanager
