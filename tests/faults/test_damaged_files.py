@@ -13,6 +13,7 @@ import xxhash
 
 from jadevectordb.adapters.sqlite_store import SqliteStore
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.node import open_database
 from tests.faults import damage
 
 FLIPS = 6  # a file
@@ -150,3 +151,31 @@ def test_a_newer_format_of_a_database_is_refused(tmp_path: Path) -> None:
     with damage.open_store(folder) as store, pytest.raises(JadeError) as caught:
         store.database("d")
     assert caught.value.code is ErrorCode.FORMAT_TOO_NEW and "newer JadeVectorDB" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["vectors", "metadata", "versions", "hashes.rows"])
+def test_a_merge_does_not_vouch_for_flipped_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Too much to verify at open: a damaged segment is open, and is to be merged."""
+    folder = tmp_path / "store"
+    damage.make(folder)
+    monkeypatch.setattr(open_database, "VERIFY_AT_OPEN_BYTES", -1)
+    with damage.open_store(folder) as store:
+        database = store.database("d")
+        database._use()._scrubber.join()
+        segments = [s for s in database.stats().segments if s.disk_bytes]
+        (path,) = folder.glob(f"db-*/shard-*/{segments[0].name}/{name}")
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        database.upsert(["more"], [[1.0] * damage.DIMENSION])
+        with pytest.raises(JadeError) as caught:
+            database.compact(timeout=30)
+        assert caught.value.code is ErrorCode.CORRUPT and str(path) in caught.value.message
+        assert path.exists() and "CORRUPT" in database.stats().trouble
+    with damage.open_store(folder) as store:
+        database = store.database("d")
+        database._opened._scrubber.join()  # the check in the background finds it too, and says so at every call
+        for call in (database.count, lambda: database.get("v1"), lambda: database.upsert(["a"], [[1.0] * 8])):
+            with pytest.raises(JadeError) as caught:
+                call()
+            assert caught.value.code is ErrorCode.CORRUPT and str(path) in caught.value.message

@@ -137,26 +137,30 @@ class OpenDatabase:
 
     # Checking files
 
-    def _verify_some(self) -> list[SealedSegment]:
-        """Verify segments within the budget; those left for the background."""
-        budget, left = VERIFY_AT_OPEN_BYTES, []
+    def _verify_some(self) -> list[tuple[SealedSegment, str]]:
+        """Verify files within the budget, smallest first (they say where everything is); those left for the background."""
+        files: list[tuple[int, SealedSegment, str]] = []
         for replica in self.replicas:
             for part in replica.checkpoint_parts:
                 segment = part.reader
                 assert isinstance(segment, SealedSegment)
-                if segment.disk_bytes <= budget:
-                    budget -= segment.disk_bytes
-                    segment.verify()
-                else:
-                    left.append(segment)
+                files += [(entry.size, segment, name) for name, entry in segment.manifest.files.items()]
+        files.sort(key=lambda file: file[0])
+        budget, left = VERIFY_AT_OPEN_BYTES, []
+        for size, segment, name in files:
+            budget -= size
+            if budget >= 0:
+                segment.verify_file(name)
+            else:
+                left.append((segment, name))
         return left
 
     def _scrub(self) -> None:
-        for segment in self._unverified:
+        for segment, name in self._unverified:
             if self._closing.is_set():
                 return
             try:
-                segment.verify()
+                segment.verify_file(name)
             except JadeError as error:
                 if segment.directory.exists():  # else it was merged away while it was read
                     self.damage = error

@@ -26,10 +26,12 @@ from jadevectordb.model.schema import Schema
 from jadevectordb.segment import manifest as manifests
 from jadevectordb.segment.growing import GrowingView
 from jadevectordb.segment.manifest import Manifest
+from jadevectordb.segment.records import FILES as RECORD_FILES
 from jadevectordb.segment.records import RecordWriter, map_array, write_array
 from jadevectordb.segment.sealed import ORIGINALS, VECTORS, SealedSegment
 
 _COPY_ROWS = 65_536
+COPIED = frozenset({*RECORD_FILES, VECTORS, ORIGINALS})  # what a merge takes over from its sources
 
 
 class BuildJob(msgspec.Struct, frozen=True):
@@ -67,11 +69,17 @@ def write_rows(directory: Path, view: GrowingView, unit: int) -> Manifest:
 
 
 def build(job: BuildJob) -> Manifest:
-    """Merge the sources' live rows into a new folder and build index, columns and text index over them."""
+    """Merge the sources' live rows into a new folder and build index, columns and text index over them.
+
+    Raises CORRUPT when a source is damaged, DISK_FULL, OSError; what was written until then is the caller's to remove.
+    """
     space = VectorSpace(job.metric, job.dimension)
     directory = Path(job.target)
     directory.mkdir()
     sources = [SealedSegment(Path(path), space, job.schema, job.text) for path in job.sources]
+    for source in sources:
+        for name in COPIED.intersection(source.manifest.files):
+            source.verify_file(name)  # or the new checksums would vouch for bits that were flipped in the old files
     keep = [
         np.arange(s.row_count) if alive is None else bitmap.to_rows(np.frombuffer(alive, np.uint8))
         for s, alive in zip(sources, job.alive, strict=True)

@@ -2,8 +2,8 @@
 
 A segment folder is written under its final name and becomes part of the shard only when a checkpoint lists it, so a
 half-written folder is never read. Sizes are checked at every open. Checksums are checked at open too while that is
-quick (`VERIFY_AT_OPEN_BYTES`), else in the background by `verify`: flipped bits are reported with their file, never served
-for long.
+quick (`VERIFY_AT_OPEN_BYTES`, smallest files first), the rest in the background: flipped bits are reported with their file,
+never served for long, and never copied into a merged segment, whose checksums would vouch for them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import xxhash
 
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 FORMAT_VERSION = 1
@@ -107,10 +108,21 @@ def check_sizes(directory: Path, manifest: Manifest) -> None:
 
 def verify(directory: Path, manifest: Manifest) -> None:
     """Read every file and compare checksums. Raises CORRUPT naming the first damaged file."""
-    check_sizes(directory, manifest)
-    for name, entry in manifest.files.items():
-        if checksum_of(directory / name).xxh3 != entry.xxh3:
-            raise corrupt(directory / name, "does not match its checksum")
+    for name in manifest.files:
+        verify_file(directory, manifest, name)
+
+
+def verify_file(directory: Path, manifest: Manifest, name: str) -> None:
+    """Read one file and compare its checksum. Raises CORRUPT, and what `disk_error` makes of a file that can't be read."""
+    path = directory / name
+    try:
+        found = checksum_of(path)
+    except FileNotFoundError:
+        raise corrupt(path, "is missing") from None
+    except OSError as error:
+        raise disk_error(error, "check a file", path) from error
+    if found != manifest.files[name]:
+        raise corrupt(path, "does not match its checksum")
 
 
 def total_bytes(manifest: Manifest) -> int:

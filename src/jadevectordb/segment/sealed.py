@@ -157,3 +157,7 @@ class SealedSegment:
     def verify(self) -> None:
         """Compare every file with its checksum. Raises CORRUPT naming the first that differs."""
         manifests.verify(self.directory, self.manifest)
+
+    def verify_file(self, name: str) -> None:
+        """Compare one file with its checksum. Raises CORRUPT naming it."""
+        manifests.verify_file(self.directory, self.manifest, name)

@@ -177,7 +177,8 @@ class Maintenance:
                 pause = 0.0 if worked else _IDLE_S
                 self._troubles.pop(name, None)
             except JadeError as error:
-                self._troubles[name], pause = error, _RETRY_S
+                # Damage does not go away: looking for it again every second would only keep the disk busy.
+                self._troubles[name], pause = error, _IDLE_S if error.code is ErrorCode.CORRUPT else _RETRY_S
             except OSError as error:
                 self._troubles[name], pause = (
                     disk_error(error, "write segments", self._replicas[0].directory.parent),
