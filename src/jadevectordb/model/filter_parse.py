@@ -15,10 +15,11 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from jadevectordb.model import filters, limits
+from jadevectordb.model import filter_make as make
+from jadevectordb.model import limits
 from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filter_check import check_filter
-from jadevectordb.model.filters import And, Exists, Filter, Not, Or, refusal
+from jadevectordb.model.filters import NODE_TYPES, And, Exists, Filter, Not, Or, refusal
 from jadevectordb.model.schema import Schema
 
 _LISTS: Final = (list, tuple, set, frozenset)
@@ -33,7 +34,7 @@ def parse(value: Filter | Mapping[str, Any] | None, schema: Schema | None = None
     parser = _Parser()
     node = parser.read(value)
     if node is not None and parser.found_nodes:
-        filters.check_size(node)
+        make.check_size(node)
     if node is not None and schema is not None and schema.fields:
         check_filter(node, schema)
     return node
@@ -53,7 +54,7 @@ class _Parser:
             return None
         if isinstance(value, dict | Mapping):
             return self._document(value, 1) if value else None
-        if isinstance(value, filters.NODE_TYPES):
+        if isinstance(value, NODE_TYPES):
             self.found_nodes = True
             node: Filter = value
             return node
@@ -103,7 +104,7 @@ class _Parser:
             self._count()
             if isinstance(value, Mapping):
                 return self._document(value, depth + 1)
-            if isinstance(value, filters.NODE_TYPES):
+            if isinstance(value, NODE_TYPES):
                 self.found_nodes = True
                 node: Filter = value
                 return node
@@ -113,16 +114,16 @@ class _Parser:
 
     def _field(self, key: object, value: object, depth: int, parts: list[Filter]) -> None:
         """Append the conditions on one field."""
-        path = filters.field_path(key)
+        path = make.field_path(key)
         self._count()
         if isinstance(value, str | int | float):  # the usual case first
-            parts.append(filters.compare("eq", path, value))
+            parts.append(make.compare("eq", path, value))
         elif isinstance(value, dict | Mapping):
             self._operators(path, value, depth, parts)
         elif isinstance(value, _LISTS):
-            parts.append(filters.is_in(path, value))
+            parts.append(make.is_in(path, value))
         else:
-            parts.append(filters.compare("eq", path, value))
+            parts.append(make.compare("eq", path, value))
 
     def _operators(self, path: str, operators: Mapping[Any, Any], depth: int, parts: list[Filter]) -> None:
         if not operators:
@@ -150,7 +151,7 @@ class _Parser:
             case "$range":
                 if not isinstance(value, list | tuple) or len(value) != 2:
                     raise refusal("$range takes [low, high], both included; None leaves an end open")
-                return filters.between(path, value[0], value[1])
+                return make.between(path, value[0], value[1])
             case "$not":
                 return self._negated(path, value, depth)
             case str() if name[:1] == "$":
@@ -177,30 +178,30 @@ class _Parser:
             )
 
 
-def _listed(make: Callable[[str, Iterable[object]], Filter]) -> Callable[[str, Any], Filter]:
-    def build(path: str, value: Any) -> Filter:
+def _listed(build: Callable[[str, Iterable[object]], Filter]) -> Callable[[str, Any], Filter]:
+    def checked(path: str, value: Any) -> Filter:
         if not isinstance(value, _LISTS):
             raise refusal(f"$in and $nin take a list of values, not {type(value).__name__}")
-        return make(path, value)
+        return build(path, value)
 
-    return build
+    return checked
 
 
 _OPERATORS: Final[dict[str, Callable[[str, Any], Filter]]] = {
-    "$eq": lambda path, value: filters.compare("eq", path, value),
-    "$ne": lambda path, value: filters.compare("ne", path, value),
-    "$gt": lambda path, value: filters.compare("gt", path, value),
-    "$gte": lambda path, value: filters.compare("ge", path, value),
-    "$ge": lambda path, value: filters.compare("ge", path, value),
-    "$lt": lambda path, value: filters.compare("lt", path, value),
-    "$lte": lambda path, value: filters.compare("le", path, value),
-    "$le": lambda path, value: filters.compare("le", path, value),
-    "$in": _listed(filters.is_in),
-    "$nin": _listed(filters.not_in),
-    "$not_in": _listed(filters.not_in),
-    "$contains": filters.contains,
-    "$prefix": filters.prefix,
-    "$regex": filters.regex,
+    "$eq": lambda path, value: make.compare("eq", path, value),
+    "$ne": lambda path, value: make.compare("ne", path, value),
+    "$gt": lambda path, value: make.compare("gt", path, value),
+    "$gte": lambda path, value: make.compare("ge", path, value),
+    "$ge": lambda path, value: make.compare("ge", path, value),
+    "$lt": lambda path, value: make.compare("lt", path, value),
+    "$lte": lambda path, value: make.compare("le", path, value),
+    "$le": lambda path, value: make.compare("le", path, value),
+    "$in": _listed(make.is_in),
+    "$nin": _listed(make.not_in),
+    "$not_in": _listed(make.not_in),
+    "$contains": make.contains,
+    "$prefix": make.prefix,
+    "$regex": make.regex,
 }
 _NAMES: Final = (*_OPERATORS, "$exists", "$not_exists", "$range", "$not")
 
