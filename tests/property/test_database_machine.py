@@ -151,9 +151,8 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @rule(start=st.integers(0, 300), count=st.integers(40, 160), place=places, document=documents)
     def upsert_many(self, start: int, count: int, place: int, document: dict[str, Any]) -> None:
-        self.upsert(
-            {f"m{n:03}": ((place + n * n) % 24, {**document, "tag": n % 6}) for n in range(start, start + count)}
-        )
+        numbers = range(start + count - 1, start - 1, -1)  # so that the order of rows is not the order of ids
+        self.upsert({f"m{n:03}": ((place + n * n) % 24, {**document, "tag": n % 6}) for n in numbers})
 
     @rule(batch=batches, good=st.booleans())
     def upsert_if_version(self, batch: dict[str, tuple[int, dict[str, Any]]], good: bool) -> None:
@@ -417,6 +416,6 @@ class DatabaseMachine(RuleBasedStateMachine):
 
 
 DatabaseMachine.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestDatabaseMachine = DatabaseMachine.TestCase
