@@ -27,6 +27,7 @@ _UNIT_SQUARED_TOLERANCE = 2 * UNIT_TOLERANCE
 _SQUARED_LENGTH_SAFE_MIN = 1e-30  # below this a float32 sum of squares has lost digits to underflow
 SQUARED_LENGTH_MAX = 4e37  # two longer vectors may differ by more than float32 can say: (2|x|)^2 must stay below 3.4e38
 _CHUNK_ROWS = 65536
+_SCALE_NORMAL_MIN, _SCALE_NORMAL_MAX = 1e-30, 1e30  # factors that float32 holds with full precision
 
 
 class VectorSpace:
@@ -110,18 +111,17 @@ class VectorSpace:
 
     def search_rows(self, rows: Rows) -> Rows:
         """What search compares, for rows as sent: unit length under cosine (a new array if any row changes), else the array itself."""
-        if not self.needs_unit_copy(rows):
+        if self.metric is not Metric.COSINE:
             return rows
-        units = np.array(rows, np.float32, order="C")
-        for start in range(0, len(units), _CHUNK_ROWS):
-            chunk = units[start : start + _CHUNK_ROWS]
-            squares = _squared_lengths(chunk)
+        units: Rows | None = None
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            squares = _squared_lengths(rows[chunk])
             off = np.abs(squares - 1.0) > _UNIT_SQUARED_TOLERANCE
-            scale = np.ones(len(chunk))
-            np.divide(1.0, np.sqrt(squares), out=scale, where=off & (squares > 0))
-            # float64 in between: 1 / length of a very long vector is no normal float32.
-            chunk[off] = (chunk[off].astype(np.float64) * scale[off, None]).astype(np.float32)
-        return units
+            if off.any():
+                units = np.array(rows, np.float32, order="C") if units is None else units
+                _scale_in_place(units[chunk], squares, off)
+        return rows if units is None else units
 
     # ------------------------------------------------------------------ a query in
 
@@ -210,6 +210,18 @@ class VectorSpace:
                 return -distance if distance >= 0.0 else math.inf
             case _:
                 assert_never(self.metric)
+
+
+def _scale_in_place(
+    rows: npt.NDArray[np.float32], squares: npt.NDArray[np.float64], off: npt.NDArray[np.bool_]
+) -> None:
+    """Bring the rows marked `off`, whose squared lengths are given, to unit length."""
+    scale = np.ones(len(rows))
+    np.divide(1.0, np.sqrt(squares), out=scale, where=off & (squares > 0))
+    if _SCALE_NORMAL_MIN < scale.min() and scale.max() < _SCALE_NORMAL_MAX:
+        rows *= scale[:, None].astype(np.float32)
+    else:  # 1 / length of a very long or very short vector is no normal float32: float64 in between
+        rows[off] = (rows[off].astype(np.float64) * scale[off, None]).astype(np.float32)
 
 
 def _squared_lengths(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -330,7 +330,7 @@ def check_ids(ids: Iterable[str]) -> list[VectorId]:
         )
     # One pass over the joined text instead of one check an id: thousands a batch
     joined = "".join(names)
-    if _CONTROL.search(joined) or any(map(_bad_length, map(len, names))) or not _encodable(joined):
+    if _CONTROL.search(joined) or any(map(_bad_length, set(map(len, names)))) or not _encodable(joined):
         bad = next(i for i, n in enumerate(names) if _bad_length(len(n)) or _CONTROL.search(n) or not _encodable(n))
         raise JadeError(
             ErrorCode.INVALID_ID,

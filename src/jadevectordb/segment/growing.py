@@ -25,6 +25,8 @@ from jadevectordb.model.schema import Schema
 from jadevectordb.segment.reader import Allowed, range_in
 from jadevectordb.segment.records import HashArray
 
+_OBJECTS_BYTES = 200  # Python's own for a row: the id, its place in the dict, the bytes object of the metadata
+
 
 class GrowingSegment:
     """One writer, any number of readers through `view`.
@@ -42,6 +44,7 @@ class GrowingSegment:
         self.count = 0  # 0 <= count <= capacity; rows below it never change
         self.ids: list[str] = []
         self.metadata: list[bytes] = []
+        self._metadata_bytes = 0
         self.row_of: dict[str, int] = {}  # newest row of each id
         self.rows: Rows = np.empty((capacity, space.row_width), space.row_dtype)  # what search runs on
         self.block = RowBlock(space, self.rows)
@@ -54,7 +57,7 @@ class GrowingSegment:
     @property
     def bytes_in_memory(self) -> int:
         copies = 1 if self.originals is None else 2
-        return self.count * (copies * self.space.row_bytes + 16) + sum(map(len, self.metadata)) + 120 * self.count
+        return self.count * (copies * self.space.row_bytes + 16 + _OBJECTS_BYTES) + self._metadata_bytes
 
     def append(self, ids: Seq[str], hashes: HashArray, vectors: Rows, metadata: Seq[bytes], version: int) -> None:
         """vectors: (n, width) as sent, copied. The caller has checked everything: this can't fail."""
@@ -71,6 +74,7 @@ class GrowingSegment:
         self.hashes[start:end] = hashes
         self.ids.extend(ids)
         self.metadata.extend(metadata)
+        self._metadata_bytes += sum(map(len, metadata))
         self.row_of.update(zip(ids, range(start, end), strict=True))
         self.count = end  # last: a view taken now sees whole rows only
 
