@@ -218,7 +218,7 @@ def _scale_in_place(
     """Bring the rows marked `off`, whose squared lengths are given, to unit length."""
     scale = np.ones(len(rows))
     np.divide(1.0, np.sqrt(squares), out=scale, where=off & (squares > 0))
-    if _SCALE_NORMAL_MIN < scale.min() and scale.max() < _SCALE_NORMAL_MAX:
+    if scale.min() > _SCALE_NORMAL_MIN and scale.max() < _SCALE_NORMAL_MAX:
         rows *= scale[:, None].astype(np.float32)
     else:  # 1 / length of a very long or very short vector is no normal float32: float64 in between
         rows[off] = (rows[off].astype(np.float64) * scale[off, None]).astype(np.float32)
