@@ -19,18 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.index.exact import RowBlock
-from jadevectordb.model.metric import Metric
+from jadevectordb.index.truth import nearest
 from jadevectordb.model.operations import Rows
 
-SAMPLE_ROWS_MAX = 1000
+SAMPLE_ROWS = {10: 1000, 100: 250}  # by k: neighbours, not queries, are what is counted
+CANDIDATES_MAX = {10: 1000, 100: 2000}  # by k: how deep candidates are followed
 TARGETS = (0.80, 0.825, 0.85, 0.875, 0.90, 0.925, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998)
-KS = (10, 100)
+KS = tuple(SAMPLE_ROWS)
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
-LEVEL_SAMPLE_ROWS = 300
 REGION_SHARES = (0.05, 0.1, 0.25, 0.1)  # of the block, one filter each
 REGION_ROWS_MAX = 32_768
 REGION_SAMPLE_ROWS = 100
-TIES_SPARE = 32  # neighbours fetched beyond the largest k, to see ties that reach past it
+TIES_SPARE = 16  # neighbours fetched beyond k, to see ties that reach past it
 COVERAGE_MAX = 0.9995  # lists beyond those that hold this share of the nearest are not searched when calibrating
 
 
@@ -55,7 +55,6 @@ class Calibration(msgspec.Struct, frozen=True):
     query, uneven_coverage under filters that keep one region of the space, wherever the query is.
     """
 
-    sample_rows: int
     curves: list[Curve]
     even_coverage: list[float] = []
     uneven_coverage: list[float] = []
@@ -75,11 +74,11 @@ class Costs:
 def costs_of(row_width: int, code_count: int) -> Costs:
     """row_width: float32 values of a row. code_count: 4-bit codes of a row."""
     return Costs(
-        list_ns=250.0,
-        scanned_row_ns=0.6 + 0.03 * code_count,
-        candidate_ns=65.0 + 0.25 * row_width,
+        list_ns=300.0,
+        scanned_row_ns=0.9 + 0.035 * code_count,
+        candidate_ns=110.0 + 0.2 * row_width,
         exact_row_ns=6.0 + 0.18 * row_width,
-        fixed_ns=15_000.0 + 20.0 * row_width,
+        fixed_ns=20_000.0 + 20.0 * row_width,
     )
 
 
@@ -106,18 +105,13 @@ class Sample:
     similarities: npt.NDArray[np.float32]
 
 
-def draw_sample(block: RowBlock, seed: int, depth: int, count: int = SAMPLE_ROWS_MAX) -> Sample:
-    """depth: how many neighbours of each row are wanted; fewer when the block has fewer."""
+def draw_sample(block: RowBlock, seed: int, depth: int, count: int) -> Sample:
+    """count rows of the block with the `depth` nearest of each; fewer when the block has fewer."""
     size = min(count, block.row_count)
     own = np.sort(np.random.default_rng(seed).choice(block.row_count, size, replace=False))
     queries = np.ascontiguousarray(block.rows[own])
     depth = min(depth, block.row_count - 1)
-    similarities, rows = block.nearest_batch(queries, depth + 1)
-    if block.space.metric is Metric.EUCLIDEAN:
-        # A matrix product takes a distance apart into large terms that cancel; the nearest are put right exactly.
-        for i in range(size):
-            s, r = block.top_of(queries[i], np.ascontiguousarray(rows[i]), depth + 1)
-            similarities[i], rows[i] = s, r
+    similarities, rows = nearest(block, queries, depth + 1, seed)
     # Drop each row itself; where duplicates pushed it out of its own list, drop the last place.
     others = rows != own[:, None]
     others[others.all(axis=1), -1] = False
@@ -147,12 +141,14 @@ class _Trace:
 
 
 def calibrate(
+    k: int,
     sample: Sample,
     rank_of_list: npt.NDArray[np.int32],
     list_of_row: npt.NDArray[np.integer],
+    *,
     candidates: npt.NDArray[np.int64],
     grid: Grid,
-) -> Calibration:
+) -> Curve:
     """rank_of_list: int32 (s, lists), how manyth-nearest a list is to a query. list_of_row: (rows,).
 
     candidates: int64 (s, r), rows of the probed lists by approximate score, best first, -1 where there are no more.
@@ -165,8 +161,7 @@ def calibrate(
         np.where(known, ranks, np.iinfo(np.int32).max),
         _places(sample.truth, candidates, len(list_of_row)),
     )
-    curves = [_curve(k, sample, trace, grid) for k in KS if k <= sample.truth.shape[1]]
-    return Calibration(len(sample.own), curves)
+    return _curve(k, sample, trace, grid)
 
 
 def _places(truth: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64], row_count: int) -> npt.NDArray[np.int64]:

@@ -303,7 +303,7 @@ class IvfIndex:
         # The share of allowed rows where this query's neighbours lie, beside their share of all rows: about 1 = spread evenly.
         evenness = float(reached[-1]) / max(1e-30, float(np.dot(odds, self._sizes)) * allowed_share)
         level, count = setting.even_level, setting.candidates
-        if not _EVEN_MIN <= evenness <= _EVEN_MAX:
+        if k > K_CALIBRATED_MAX or not _EVEN_MIN <= evenness <= _EVEN_MAX:
             level, count = setting.uneven_level, min(self.row_count, math.ceil(UNEVEN_CANDIDATES * count))
         nprobe = min(self._lists, int(reached.searchsorted(level * reached[-1])) + 1)
         lists = order[:nprobe]

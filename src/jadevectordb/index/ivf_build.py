@@ -1,6 +1,6 @@
 """Building an IVF index: inverted lists of 4-bit product codes (fast scan), trained and measured on the block itself.
 
-Coarse centroids by k-means, about 1.5 sqrt(n) of them; each row is stored in its centroid's list as a 4-bit product
+Coarse centroids by k-means, about sqrt(n) of them; each row is stored in its centroid's list as a 4-bit product
 quantisation (Jégou, Douze, Schmid 2011) of its residual, two dimensions a code, in the register-resident layout of
 André, Kermarrec, Le Scouarnec 2015 ("fast scan"). The codes only propose candidates, so no more precision is bought.
 """
@@ -22,6 +22,7 @@ from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import faiss, pointer, threads_for_building, write_faiss
 from jadevectordb.index.index_files import write_array, write_meta
 from jadevectordb.index.space import VectorSpace
+from jadevectordb.index.truth import nearest
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
@@ -37,9 +38,8 @@ _WIDE_DIMENSION_MIN = (
 _TRAINING_ROWS_PER_LIST = 100
 _TRAINING_ROWS_MIN = 20_000
 _ADD_CHUNK_ROWS = 65536
-_CANDIDATES_MAX = 2000  # how deep candidates are followed when calibrating
 _TAIL_QUERIES = 64
-_TAIL_ROWS = 65536
+_TAIL_ROWS = 32_768
 
 
 class IvfBody(msgspec.Struct, frozen=True):
@@ -52,8 +52,8 @@ class IvfBody(msgspec.Struct, frozen=True):
 
 
 def list_count_for(row_count: int) -> int:
-    """1 to 2 times sqrt(n) is a flat optimum; a power of two."""
-    return max(16, 1 << round(math.log2(1.5 * math.sqrt(row_count))))
+    """About sqrt(n), a power of two: the optimum is flat, and fewer lists make building and filtering cheaper."""
+    return max(16, 1 << round(math.log2(0.8 * math.sqrt(row_count))))
 
 
 def coding_for(dimension: int) -> tuple[int, int]:
@@ -150,24 +150,29 @@ def rank_lists(
 def _calibrate(
     block: RowBlock, index: Any, list_of_row: npt.NDArray[np.integer[Any]], model: DensityModel, seed: int
 ) -> Calibration:
-    sample = calibration.draw_sample(block, seed, max(calibration.KS) + calibration.TIES_SPARE)
-    queries = padded(sample.queries, index.d)
     coarse = RowBlock(VectorSpace(block.space.metric, index.d), centroids_of(index))
-    scores, lists = rank_lists(block.space, coarse, queries)
-    rank_of_list = np.empty(lists.shape, np.int32)
-    np.put_along_axis(rank_of_list, lists, np.arange(index.nlist, dtype=np.int32)[None, :], axis=1)
-    nprobes = _grid(rank_of_list, sample.truth[:, : max(calibration.KS)], list_of_row)
-    widest = nprobes[-1]
-    depth = min(_CANDIDATES_MAX, block.row_count)
-    candidates = search_lists_batch(index, queries, scores[:, :widest], lists[:, :widest], depth)
     costs = calibration.costs_of(block.space.row_width, coding_for(block.space.dimension)[1])
-    grid = calibration.Grid(nprobes, block.row_count / index.nlist, costs)
-    calibrated = calibration.calibrate(sample, rank_of_list, list_of_row, candidates, grid)
+    curves = []
+    sample = None
+    for k in calibration.KS:
+        if k >= block.row_count:
+            continue
+        sample = calibration.draw_sample(block, seed + k, k + calibration.TIES_SPARE, calibration.SAMPLE_ROWS[k])
+        queries = padded(sample.queries, index.d)
+        scores, lists = rank_lists(block.space, coarse, queries)
+        rank_of_list = np.empty(lists.shape, np.int32)
+        np.put_along_axis(rank_of_list, lists, np.arange(index.nlist, dtype=np.int32)[None, :], axis=1)
+        nprobes = _grid(rank_of_list, sample.truth[:, :k], list_of_row)
+        widest = nprobes[-1]
+        depth = min(calibration.CANDIDATES_MAX[k], block.row_count)
+        candidates = search_lists_batch(index, queries, scores[:, :widest], lists[:, :widest], depth)
+        grid = calibration.Grid(nprobes, block.row_count / index.nlist, costs)
+        curves.append(calibration.calibrate(k, sample, rank_of_list, list_of_row, candidates=candidates, grid=grid))
+    assert sample is not None
     sizes = np.bincount(list_of_row, minlength=index.nlist).astype(np.float32)
-    few = calibration.LEVEL_SAMPLE_ROWS
-    even = _covered(model, queries[:few], list_of_row[sample.truth[:few]], sizes)
+    even = _covered(model, padded(sample.queries, index.d), list_of_row[sample.truth], sizes)
     uneven = _covered_in_regions(block, model, list_of_row, seed + 1)
-    return msgspec.structs.replace(calibrated, even_coverage=even, uneven_coverage=uneven)
+    return Calibration(curves, even, uneven)
 
 
 def _covered(
@@ -210,7 +215,7 @@ def _covered_in_regions(
         if len(queries) == 0:
             continue
         inside = RowBlock(block.space, np.ascontiguousarray(block.rows[region]))
-        _, truth = inside.nearest_batch(queries, max(calibration.KS))
+        _, truth = nearest(inside, queries, max(calibration.KS), seed)
         allowed = np.bincount(list_of_row[region], minlength=model.list_count).astype(np.float32)
         wide = padded(queries, model.width)
         worst = np.minimum(worst, _covered(model, wide, list_of_row[region[truth]], allowed))
@@ -239,12 +244,12 @@ def _fit_density(block: RowBlock, index: Any, list_of_row: npt.NDArray[np.intege
 def _grid(
     rank_of_list: npt.NDArray[np.int32], truth: npt.NDArray[np.int64], list_of_row: npt.NDArray[np.integer[Any]]
 ) -> list[int]:
-    """The nprobe values looked at: every one up to 16, then steps of about 6 %, up to where nearly all neighbours lie inside."""
+    """The nprobe values looked at: every one at first, then steps of about 8 %, up to where nearly all neighbours lie inside."""
     ranks = np.sort(rank_of_list[np.arange(len(truth))[:, None], list_of_row[truth]].ravel())
     enough = int(ranks[min(len(ranks) - 1, int(len(ranks) * calibration.COVERAGE_MAX))]) + 1
     grid = [1]
     while grid[-1] < enough:
-        grid.append(min(enough, max(grid[-1] + 1, round(grid[-1] * 1.06))))
+        grid.append(min(enough, max(grid[-1] + 1, round(grid[-1] * 1.08))))
     return grid
 
 
