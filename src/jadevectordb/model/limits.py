@@ -39,9 +39,7 @@ SCHEMA_FIELDS_MAX = 512  # declared fields of one database
 FIELD_PATH_LENGTH_MAX = 512  # characters
 FILTER_STRING_LENGTH_MAX = 1 << 16  # characters of one value in a filter
 COLUMN_LONG_TERM_BYTES = 64  # of a string longer than COLUMN_STRING_BYTES_MAX, this much is kept, for order and prefix
-COLUMN_BUILD_TERM_BYTES_MAX = (
-    256 << 20
-)  # distinct strings one column build holds in memory; beyond it they are sorted out to disk
+COLUMN_BUILD_TERM_BYTES_MAX = 64 << 20  # distinct strings a column build holds in memory; beyond it they go to disk
 COLUMN_CACHE_BYTES_MAX = 8 << 20  # answers to recent filters that one segment remembers
 COLUMN_CACHE_ENTRIES_MAX = 1024
 COLUMN_CACHE_NODES_MAX = 256  # a filter with more nodes and list values than this is not remembered
