@@ -94,7 +94,8 @@ class SealedSegment:
     @property
     def memory_bytes(self) -> int:
         """Memory beyond the page cache: what the index and the filter cache keep."""
-        return self.index.memory_bytes + (0 if self.columns is None else self.columns.memory_bytes)
+        columns = self.columns if self.columns is not None else self._unindexed_columns
+        return self.index.memory_bytes + (0 if columns is None else columns.memory_bytes)
 
     @property
     def disk_bytes(self) -> int:
