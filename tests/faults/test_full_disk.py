@@ -21,7 +21,7 @@ DIMENSION = 64
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    with mounted(tmp_path / "disk", "tmpfs", "size=10m,mode=700") as path:
+    with mounted(tmp_path / "disk", "tmpfs", "size=14m,mode=700") as path:
         yield path
 
 
@@ -78,7 +78,7 @@ def test_a_full_disk_loses_nothing_and_mends_itself(small_disk: Path, index: str
     numbers: list[int] = []
     with open_store(folder) as store:
         database = store.create_database("d", DIMENSION, metric="euclidean", index=index, seal_rows=300)
-        ballast.write_bytes(bytes(7 << 20))
+        ballast.write_bytes(bytes(11 << 20))
         for _ in range(2):
             fill(database, numbers, 20)
             check(database, numbers)
@@ -148,7 +148,7 @@ def test_a_builder_that_finds_the_disk_full_says_so(small_disk: Path) -> None:
     with jade.open(small_disk / "store") as store:
         numbers: list[int] = []
         database = store.create_database("d", DIMENSION, metric="euclidean", index="IVF", seal_rows=300)
-        (small_disk / "ballast").write_bytes(bytes(7 << 20))
+        (small_disk / "ballast").write_bytes(bytes(11 << 20))
         fill(database, numbers, 5)
         assert not settled(database)
         (small_disk / "ballast").unlink()

@@ -71,7 +71,7 @@ class Maintenance:
         self._building: dict[Lane, tuple[Replica, PlannedBuild]] = {}
         self._plans: dict[ShardId, tuple[object, float, float]] = {}  # plan seen, since when, first unmet since when
         self._troubles: dict[str, JadeError] = {}  # why a thread can't go on, by its name
-        self._failures = 0  # how often one could not: a waiter is told of those after its call, not of old ones
+        self._failed_at = -1  # the newest value of `_events` that a failed step began with
         self._workers = [
             self._thread("jade-write", self._write_step),
             *(self._thread(f"jade-build-{lane.value}", self._build_step_of(lane)) for lane in Lane),
@@ -115,9 +115,11 @@ class Maintenance:
             return
         until = self._clock.monotonic_s() + WRITER_WAIT_S_MAX
         with self._wake:
-            failures = self._failures
+            self._events += 1
+            self._wake.notify_all()
+            asked = self._events
             while self._unwritten_bytes() > UNWRITTEN_BYTES_MAX:
-                self._raise_trouble_after(failures)
+                self._raise_trouble_since(asked)
                 if self._closing:
                     raise JadeError(ErrorCode.CLOSED, "The database was closed while a writer waited.")
                 left = until - self._clock.monotonic_s()
@@ -134,11 +136,11 @@ class Maintenance:
         with self._wake:
             self._hurry += 1
             self._events += 1
-            failures = self._failures
+            asked = self._events
             self._wake.notify_all()
             try:
                 while not self._settled():
-                    self._raise_trouble_after(failures)
+                    self._raise_trouble_since(asked)
                     if self._closing:
                         raise JadeError(ErrorCode.CLOSED, "The database was closed while waiting for its index.")
                     left = _RETRY_S if until is None else until - self._clock.monotonic_s()
@@ -151,11 +153,11 @@ class Maintenance:
             finally:
                 self._hurry -= 1
 
-    def _raise_trouble_after(self, failures: int) -> None:
+    def _raise_trouble_since(self, asked: int) -> None:
+        """Raise the trouble if a step that began after the caller asked ended in it: an older one may be over."""
         trouble = self.trouble
-        if (
-            trouble is not None and self._failures > failures
-        ):  # an error object each: they are raised in different threads
+        if trouble is not None and self._failed_at >= asked:
+            # An error object each: they are raised in different threads
             raise JadeError(trouble.code, trouble.message, details=trouble.details) from trouble
 
     def _unwritten_bytes(self) -> int:
@@ -189,7 +191,8 @@ class Maintenance:
                 self._troubles[name], pause = JadeError(ErrorCode.IO_ERROR, message), _RETRY_S
                 self._troubles[name].__cause__ = error
             with self._wake:
-                self._failures += name in self._troubles
+                if name in self._troubles:
+                    self._failed_at = max(self._failed_at, seen)
                 self._progress.notify_all()
                 if not pause:
                     # Only work done wakes the other threads: waking them after every look would keep all looking forever.
