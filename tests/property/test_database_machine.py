@@ -302,7 +302,12 @@ class DatabaseMachine(RuleBasedStateMachine):
         assert self.db.search(query, k=10_000, filter=condition, threshold=least, recall=1.0).ids == wanted
         few = self.db.search(query, k=3, filter=condition, threshold=least, recall=1.0)
         assert few.ids == wanted[:3]
-        distance = {"cosine": 1 - least, "dot": -least}.get(self.metric, 1 / least - 1)
+        if self.metric == "cosine":
+            distance = 1 - least
+        elif self.metric == "dot":
+            distance = -least
+        else:
+            distance = 1 / least - 1
         within = self.db.search(query, k=None, filter=condition, max_distance=distance + 1e-6)
         assert set(wanted) <= set(within.ids)
         expected = self.ranking(query, condition)
