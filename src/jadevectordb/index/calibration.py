@@ -82,6 +82,11 @@ def costs_of(row_width: int, code_count: int) -> Costs:
     )
 
 
+def inverse_list_costs(sizes: npt.NDArray[np.float32], costs: Costs) -> npt.NDArray[np.float32]:
+    """One over the nanoseconds that probing each list takes, float32 (lists,)."""
+    return (1.0 / (costs.list_ns + costs.scanned_row_ns * sizes)).astype(np.float32)
+
+
 def margin(target: float) -> float:
     """What is added to a target when choosing: queries are a little harder than stored rows, and a sample is a sample.
 

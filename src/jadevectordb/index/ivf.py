@@ -21,7 +21,7 @@ from jadevectordb.index import bitmap
 from jadevectordb.index.allowed import Allowed, AllowedMemory
 from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
-from jadevectordb.index.calibration import Calibration, Step, costs_of
+from jadevectordb.index.calibration import Calibration, Step, costs_of, inverse_list_costs
 from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
 from jadevectordb.index.faiss_calls import faiss, index_failed, map_faiss, pointer, use_one_thread
@@ -109,6 +109,7 @@ class IvfIndex:
         self._centroids_at = pointer(self._centroids)
         sizes = [index.invlists.list_size(i) for i in range(body.lists)]
         self._sizes = np.array(sizes, np.float32)
+        self._minus_inverse_cost = -inverse_list_costs(self._sizes, self._costs)
         self._settings: dict[tuple[float, int], _Setting | None] = {}
         self._memory = AllowedMemory()
         self._buffers = _Buffers()
@@ -298,7 +299,7 @@ class IvfIndex:
         mu, inverse_spread = self._density.similarity_laws(wide)
         odds = self._density.odds(mu, inverse_spread, allowed, k)
         hits = odds * allowed
-        order = np.argsort(-hits)
+        order = np.argsort(hits * self._minus_inverse_cost)  # most hits for the time first
         reached = hits[order].cumsum()
         # The share of allowed rows where this query's neighbours lie, beside their share of all rows: about 1 = spread evenly.
         evenness = float(reached[-1]) / max(1e-30, float(np.dot(odds, self._sizes)) * allowed_share)

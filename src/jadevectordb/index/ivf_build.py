@@ -170,15 +170,23 @@ def _calibrate(
         curves.append(calibration.calibrate(k, sample, rank_of_list, list_of_row, candidates=candidates, grid=grid))
     assert sample is not None
     sizes = np.bincount(list_of_row, minlength=index.nlist).astype(np.float32)
-    even = _covered(model, padded(sample.queries, index.d), list_of_row[sample.truth], sizes)
-    uneven = _covered_in_regions(block, model, list_of_row, seed + 1)
+    inverse_costs = calibration.inverse_list_costs(sizes, costs)
+    even = _covered(model, padded(sample.queries, index.d), list_of_row[sample.truth], sizes, inverse_costs)
+    uneven = _covered_in_regions(block, model, list_of_row, inverse_costs, seed + 1)
     return Calibration(curves, even, uneven)
 
 
 def _covered(
-    model: DensityModel, queries: Rows, truth_lists: npt.NDArray[np.integer[Any]], allowed: npt.NDArray[np.float32]
+    model: DensityModel,
+    queries: Rows,
+    truth_lists: npt.NDArray[np.integer[Any]],
+    allowed: npt.NDArray[np.float32],
+    inverse_costs: npt.NDArray[np.float32],
 ) -> list[float]:
-    """The share of true neighbours inside the lists that make up each of `LEVELS` of the model's sum, the worst over `KS`."""
+    """The share of true neighbours inside the lists that make up each of `LEVELS` of the model's sum, the worst over `KS`.
+
+    Lists are taken as a search takes them: those first that promise most for the time they cost.
+    """
     worst = np.ones(len(calibration.LEVELS))
     for k in calibration.KS:
         if k > truth_lists.shape[1]:
@@ -186,7 +194,7 @@ def _covered(
         before = np.empty((len(queries), k))
         for i, query in enumerate(queries):
             hits = model.odds(*model.similarity_laws(query), allowed, k) * allowed
-            order = np.argsort(-hits)
+            order = np.argsort(-hits * inverse_costs)
             reached = hits[order].cumsum()
             share = np.empty(len(allowed))
             share[order] = (reached - hits[order]) / reached[-1]
@@ -196,7 +204,11 @@ def _covered(
 
 
 def _covered_in_regions(
-    block: RowBlock, model: DensityModel, list_of_row: npt.NDArray[np.integer[Any]], seed: int
+    block: RowBlock,
+    model: DensityModel,
+    list_of_row: npt.NDArray[np.integer[Any]],
+    inverse_costs: npt.NDArray[np.float32],
+    seed: int,
 ) -> list[float]:
     """`_covered` under filters that keep only the rows nearest to some row, the worst over them."""
     rng = np.random.default_rng(seed)
@@ -209,16 +221,21 @@ def _covered_in_regions(
         region = np.argpartition(-block.similarities(centre), count)[:count]
         if count > calibration.REGION_ROWS_MAX:
             region = rng.choice(region, calibration.REGION_ROWS_MAX, replace=False)
-        region = np.sort(region)
-        picked = rng.choice(block.row_count, min(calibration.REGION_SAMPLE_ROWS, block.row_count), replace=False)
-        queries = np.ascontiguousarray(block.rows[np.setdiff1d(picked, region)])
-        if len(queries) == 0:
-            continue
+        # Queries from far and from inside; the latter are taken out of the region, or they would find themselves.
+        inner = rng.choice(region, calibration.REGION_SAMPLE_ROWS // 2, replace=False)
+        region = np.setdiff1d(region, inner)
+        outer = rng.choice(block.row_count, min(calibration.REGION_SAMPLE_ROWS, block.row_count), replace=False)
         inside = RowBlock(block.space, np.ascontiguousarray(block.rows[region]))
-        _, truth = nearest(inside, queries, max(calibration.KS), seed)
         allowed = np.bincount(list_of_row[region], minlength=model.list_count).astype(np.float32)
-        wide = padded(queries, model.width)
-        worst = np.minimum(worst, _covered(model, wide, list_of_row[region[truth]], allowed))
+        for picked in (np.setdiff1d(outer, region), inner):
+            queries = np.ascontiguousarray(block.rows[picked])
+            depth = min(max(calibration.KS), len(region))
+            if len(queries) == 0:
+                continue
+            _, truth = nearest(inside, queries, depth, seed)
+            wide = padded(queries, model.width)
+            covered = _covered(model, wide, list_of_row[region[truth]], allowed, inverse_costs)
+            worst = np.minimum(worst, covered)
     return [float(share) for share in worst]
 
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from jadevectordb.index.calibration import KS, LEVELS, TARGETS, Calibration, Step
 
-_UNEVEN_MARGIN = 0.3  # of what is missing to full coverage
-UNEVEN_CANDIDATES = 1.5  # times the calibrated: rows of one region are alike, and their codes tell them apart less well
+_UNEVEN_MARGIN = 0.15  # of what is missing to full coverage
+UNEVEN_CANDIDATES = (
+    1.25  # times the calibrated: rows of one region are alike, and their codes tell them apart less well
+)
 K_CALIBRATED_MAX = KS[-1]  # beyond it, lists are chosen by the density model
 
 
