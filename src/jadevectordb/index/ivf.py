@@ -9,7 +9,6 @@ density needs (see `probing`). Where the calibration says a target is out of the
 from __future__ import annotations
 
 import math
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from jadevectordb.index import bitmap
 from jadevectordb.index.allowed import Allowed, AllowedMemory
 from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
-from jadevectordb.index.calibration import Calibration, Step, costs_of, inverse_list_costs
+from jadevectordb.index.calibration import Step, costs_of, inverse_list_costs
 from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
 from jadevectordb.index.faiss_calls import faiss, index_failed, map_faiss, pointer, use_one_thread
@@ -36,7 +35,8 @@ from jadevectordb.index.ivf_build import (
     lists_dtype,
     padded,
 )
-from jadevectordb.index.probing import K_CALIBRATED_MAX, UNEVEN_CANDIDATES, even_level, step_for, uneven_level
+from jadevectordb.index.ivf_setting import Buffers, Setting
+from jadevectordb.index.probing import K_CALIBRATED_MAX, UNEVEN_CANDIDATES, step_for
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
@@ -47,42 +47,8 @@ _EVEN_MIN, _EVEN_MAX = (
     0.7,
     1.5,
 )  # density of allowed rows around a query, beside their density overall, that counts as even
-_BUFFERS_MAX = 32  # candidate buffers a thread keeps
 _NO_BITS = bitmap.empty(0)  # stands in where the rows are known
 _EVEN_SHARE_MIN = 0.5  # a filter that leaves at least this share of every list needs no look at the lists
-
-
-class _Setting:
-    """A calibrated step made ready: the faiss parameters and the plan told to `explain`, shared by all threads, never changed."""
-
-    __slots__ = ("candidates", "even_level", "nprobe", "parameters", "plan", "recall", "uneven_level")
-
-    def __init__(self, step: Step, recall: float, calibration: Calibration) -> None:
-        self.even_level = even_level(calibration, step.coverage)
-        self.uneven_level = uneven_level(calibration, step.coverage)
-        self.recall = recall
-        self.nprobe = step.nprobe
-        self.candidates = step.candidates
-        self.parameters = faiss.SearchParametersIVF(nprobe=step.nprobe)
-        self.plan = Plan(
-            "index", f"calibrated for recall {recall:g}", step.candidates, nprobe=step.nprobe, lists=step.nprobe
-        )
-
-
-class _Buffers(threading.local):
-    """Candidate buffers of one thread, with their pointers: making them anew costs as much as a small search."""
-
-    def __init__(self) -> None:
-        self.by_count: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], Any, Any]] = {}
-
-    def of(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], Any, Any]:
-        found = self.by_count.get(count)
-        if found is None:
-            if len(self.by_count) >= _BUFFERS_MAX:
-                self.by_count.clear()
-            rows, values = np.empty(count, np.int64), np.empty(count, np.float32)
-            found = self.by_count[count] = rows, values, pointer(rows), pointer(values)
-        return found
 
 
 class IvfIndex:
@@ -110,9 +76,9 @@ class IvfIndex:
         sizes = [index.invlists.list_size(i) for i in range(body.lists)]
         self._sizes = np.array(sizes, np.float32)
         self._minus_inverse_cost = -inverse_list_costs(self._sizes, self._costs)
-        self._settings: dict[tuple[float, int], _Setting | None] = {}
+        self._settings: dict[tuple[float, int], Setting | None] = {}
         self._memory = AllowedMemory()
-        self._buffers = _Buffers()
+        self._buffers = Buffers()
 
     @property
     def kind(self) -> IndexKind:
@@ -206,7 +172,7 @@ class IvfIndex:
         similarities, rows = self._block.within(query, similarity_min, allow=allow)
         return Found(similarities, rows, Plan("exact", "all within a threshold", self._block.row_count))
 
-    def _setting(self, recall: float, k: int) -> _Setting | None:
+    def _setting(self, recall: float, k: int) -> Setting | None:
         key = (recall, k)
         if key in self._settings:
             return self._settings[key]
@@ -214,7 +180,7 @@ class IvfIndex:
         step = None if recall >= 1 else step_for(self._calibration, recall, k)
         if step is not None and self._step_cost_ns(step) > self._exact_cost_ns(self.row_count):
             step = None
-        setting = None if step is None else _Setting(step, recall, self._calibration)
+        setting = None if step is None else Setting(step, recall, self._calibration)
         if len(self._settings) >= _SETTINGS_MAX:
             self._settings.clear()
         self._settings[key] = setting
@@ -244,7 +210,7 @@ class IvfIndex:
     # ------------------------------------------------------------------ filters and tombstones
 
     def _search_allowed(
-        self, query: Rows, k: int, setting: _Setting | None, *, bits: Bitmap | None, known: Allowed
+        self, query: Rows, k: int, setting: Setting | None, *, bits: Bitmap | None, known: Allowed
     ) -> Found:
         """bits: None only when the rows are known."""
         count = known.count
@@ -268,7 +234,7 @@ class IvfIndex:
             return self._exact(query, k, bits, known, "comparing the allowed rows is cheaper")
         return found
 
-    def _search_even(self, query: Rows, k: int, setting: _Setting, count: int, selector: Any) -> Found | None:
+    def _search_even(self, query: Rows, k: int, setting: Setting, count: int, selector: Any) -> Found | None:
         """Every list keeps most of its rows: the k-th allowed row is about the k / share-th of all."""
         wider = self._setting(setting.recall, min(K_CALIBRATED_MAX, math.ceil(k * self.row_count / count)))
         if wider is None:
@@ -285,7 +251,7 @@ class IvfIndex:
         self,
         query: Rows,
         k: int,
-        setting: _Setting,
+        setting: Setting,
         *,
         allowed: npt.NDArray[np.float32],
         selector: Any | None,
