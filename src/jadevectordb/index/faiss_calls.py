@@ -57,7 +57,7 @@ def write_faiss(index: Any, path: Path) -> None:
 
 
 def map_faiss(path: Path) -> Any:
-    """Open a faiss index file by memory mapping: codes and row numbers stay in the page cache. Raises CORRUPT naming the file."""
+    """Open a faiss index file by memory mapping, as far as faiss can (`bytes_of_codes`). Raises CORRUPT naming the file."""
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except (RuntimeError, MemoryError) as error:
@@ -79,3 +79,12 @@ def index_failed(error: RuntimeError) -> JadeError:
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[-1][:200]
+
+
+def bytes_of_codes(index: Any, list_sizes: list[int]) -> int:
+    """Memory that an opened IVF index takes for codes and row numbers: faiss maps plain lists, but loads those of 4-bit codes."""
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    if not isinstance(lists, faiss.BlockInvertedLists):
+        return 0
+    blocks = sum(-(-size // lists.n_per_block) for size in list_sizes)
+    return int(blocks * lists.block_size + 8 * sum(list_sizes))

@@ -23,7 +23,7 @@ from jadevectordb.index.bitmap import Bitmap, RowArray
 from jadevectordb.index.calibration import Step, costs_of, inverse_list_costs
 from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
-from jadevectordb.index.faiss_calls import faiss, index_failed, map_faiss, pointer, use_one_thread
+from jadevectordb.index.faiss_calls import bytes_of_codes, faiss, index_failed, map_faiss, pointer, use_one_thread
 from jadevectordb.index.index_files import IndexMeta, refuse
 from jadevectordb.index.ivf_build import (
     CODES_NAME,
@@ -75,6 +75,7 @@ class IvfIndex:
         self._centroids_at = pointer(self._centroids)
         sizes = [index.invlists.list_size(i) for i in range(body.lists)]
         self._sizes = np.array(sizes, np.float32)
+        self._codes_bytes = bytes_of_codes(index, sizes)
         self._minus_inverse_cost = -inverse_list_costs(self._sizes, self._costs)
         self._settings: dict[tuple[float, int], Setting | None] = {}
         self._memory = AllowedMemory()
@@ -93,7 +94,7 @@ class IvfIndex:
         table = 0
         if self._block.space.metric is Metric.EUCLIDEAN and hasattr(self._index, "precomputed_table"):
             table = self._index.precomputed_table.nbytes()
-        return self._centroids.nbytes + self._sizes.nbytes + table
+        return self._centroids.nbytes + self._sizes.nbytes + table + self._codes_bytes
 
     # ------------------------------------------------------------------ search
 
