@@ -18,7 +18,7 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
 _AUTO_ROWS_MIN = 2000  # a scan of fewer rows is as fast as any index
-_AUTO_VALUES_MIN = 800_000  # rows times dimension from which an index wins: about 8,000 rows of 100 values
+_AUTO_VALUES_MIN = 1_100_000  # rows times dimension from which an index wins clearly: about 10,000 rows of 100 values
 
 
 def resolve_kind(kind: IndexKind, space: VectorSpace, row_count: int) -> IndexKind:

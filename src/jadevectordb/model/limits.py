@@ -60,3 +60,4 @@ TRANSFER_BATCH_BYTES_MAX = 32 << 20  # rows read from a file before they are sen
 TRANSFER_ERRORS_KEPT_MAX = 100  # bad rows an import report shows; the rest is counted
 
 SEAL_ROWS_MAX = 1 << 20  # what seal_rows of a database may be set to
+FILTERS_REMEMBERED_MAX = 16  # recent filters whose rows a view keeps for each segment, one bitmap each at most

@@ -7,11 +7,12 @@ never sees half a batch. Tombstones are bitmaps replaced on change, never edited
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jadevectordb.index.bitmap import Bitmap
+from jadevectordb.model.filters import Filter
 from jadevectordb.model.ids import Sequence
-from jadevectordb.segment.reader import SegmentReader
+from jadevectordb.segment.reader import Allowed, SegmentReader
 from jadevectordb.segment.records import hash_ids
 
 
@@ -22,6 +23,8 @@ class Part:
     reader: SegmentReader
     alive: Bitmap | None
     live: int
+    # What recent filters allow here, for the next search with the same one; at most FILTERS_REMEMBERED_MAX.
+    remembered: dict[Filter, Allowed] = field(default_factory=dict, compare=False, repr=False)
 
     def is_alive(self, row: int) -> bool:
         return self.alive is None or bool(self.alive[row >> 3] >> (row & 7) & 1)
