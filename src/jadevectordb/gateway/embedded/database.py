@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, overload
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
+from jadevectordb.gateway.embedded.arguments import (
+    count_of,
+    group_into,
+    loosened,
+    names_of,
+    number_of,
+    overrides_of,
+    place_of,
+    recall_of,
+    timeout_of,
+)
 from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page, Unpacker
 from jadevectordb.gateway.embedded.stats import Stats, stats_of
-from jadevectordb.index.api import SearchOverrides
 from jadevectordb.index.text import Analyzer
 from jadevectordb.model import filter_parse
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.ids import NodeId
-from jadevectordb.model.limits import K_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.query import executor, scan
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
-from jadevectordb.query.writer import Writer, WriteResult, check_ids
-from jadevectordb.segment.records import hash_ids
+from jadevectordb.query.write_checks import check_ids, invalid
+from jadevectordb.query.writer import Writer, WriteResult
 
 MetadataLike = Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any]  # bytes: a JSON object
 FilterLike = Filter | Mapping[str, Any] | None
@@ -127,16 +134,14 @@ class Database:
         """Delete by id or by filter; `count` in the result says how many there were. Ids that don't exist are skipped."""
         self._use()
         if (ids is None) == (filter is None):
-            raise _invalid("delete takes either ids or a filter.")
+            raise invalid("delete takes either ids or a filter.")
         if ids is not None:
             return self._writer.delete([ids] if isinstance(ids, str) else ids, if_version, request_id)
         if if_version is not None:
-            raise _invalid("if_version goes with ids, not with a filter.")
+            raise invalid("if_version goes with ids, not with a filter.")
         node = self._parse(filter)
         if node is None:
-            raise _invalid(
-                "An empty filter would delete everything: drop the database instead, or name what to delete."
-            )
+            raise invalid("An empty filter would delete everything: drop the database instead, or name what to delete.")
         return self._writer.delete_where(node, request_id)
 
     # Reading by id
@@ -148,7 +153,7 @@ class Database:
     def get(self, ids: str | Iterable[str]) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
         view = self._use().view
-        names = _names(ids)
+        names = names_of(ids)
         items: list[Item | None] = [None] * len(names)
         for shard in view.shards:
             for i, where in enumerate(shard.locate(names)):
@@ -180,8 +185,8 @@ class Database:
         that is there throughout, whatever is written meanwhile.
         """
         view = self._use().view
-        limit = _count_of(limit, "limit")
-        found = scan.page(view, self._parse(filter), _place_of(cursor), limit)
+        limit = count_of(limit, "limit")
+        found = scan.page(view, self._parse(filter), place_of(cursor), limit)
         items = [Item(vector_id, part.reader, row, self._unpacker) for vector_id, part, row in found]
         return Page(items, items[-1].id if len(items) == limit else None)
 
@@ -239,15 +244,15 @@ class Database:
             # The common search, kept short
             opened = self._use()
             request = SearchRequest(
-                self._space.prepare_query(vector), _count_of(k, "k"), _recall(recall), self._parse(filter)
+                self._space.prepare_query(vector), count_of(k, "k"), recall_of(recall), self._parse(filter)
             )
         else:
             opened = self._use()
             request = self._request(opened, vector, id, k, filter, recall, text, fusion, alpha, threshold, max_distance)
         if exact or nprobe is not None or candidates is not None or ef_search is not None:
-            request.overrides = _overrides(exact, nprobe, candidates, ef_search)
+            request.overrides = overrides_of(exact, nprobe, candidates, ef_search)
         if group_by is not None:
-            _group(request, group_by, group_size)
+            group_into(request, group_by, group_size)
         return self._run(opened, request, explain)
 
     def _run(self, opened: OpenDatabase, request: SearchRequest, explain: bool) -> Hits:
@@ -289,7 +294,7 @@ class Database:
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension), all over the same view of the data."""
         opened = self._use()
-        k, recall = _count_of(k, "k"), _recall(recall)
+        k, recall = count_of(k, "k"), recall_of(recall)
         node, view = self._parse(filter), opened.view
         results = []
         for query in self._space.prepare_queries(vectors):
@@ -315,7 +320,7 @@ class Database:
         """
         opened = self._use()
         request = self._request(opened, vector, id, k, filter, recall, text, "rrf", 0.5, None, None)
-        _group(request, group_by, group_size)
+        group_into(request, group_by, group_size)
         matches = executor.search(opened.view, request, self._analyzer, None)
         group_of = executor.group_reader(group_by)
         groups: dict[str, Group] = {}
@@ -346,19 +351,19 @@ class Database:
         max_distance: float | None,
     ) -> SearchRequest:
         if vector is not None and vector_id is not None:
-            raise _invalid("search takes a vector or an id, not both.")
+            raise invalid("search takes a vector or an id, not both.")
         if vector is None and vector_id is None and text is None:
-            raise _invalid("search needs a vector, an id or a text.")
+            raise invalid("search needs a vector, an id or a text.")
         if k is None and max_distance is None:
-            raise _invalid("k=None (all hits) goes with max_distance.")
+            raise invalid("k=None (all hits) goes with max_distance.")
         if k is not None:
-            k = _count_of(k, "k")
-        recall = _recall(recall)
+            k = count_of(k, "k")
+        recall = recall_of(recall)
         if text is not None:
             self._check_text(text, fusion, alpha, threshold, max_distance)
         if vector_id is not None:
             if not isinstance(vector_id, str):
-                raise _invalid(f"id must be one string, got {vector_id!r:.80}.")
+                raise invalid(f"id must be one string, got {vector_id!r:.80}.")
             item = self.get(vector_id)
             if item is None:
                 raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
@@ -374,13 +379,13 @@ class Database:
             exclude_id=vector_id,
         )
         if threshold is not None:
-            request.score_min = _number(threshold, "threshold")
-            request.similarity_min = _loosened(self._space.similarity_of_score(request.score_min))
+            request.score_min = number_of(threshold, "threshold")
+            request.similarity_min = loosened(self._space.similarity_of_score(request.score_min))
         if max_distance is not None:
             if threshold is not None:
-                raise _invalid("threshold and max_distance say the same thing: give one of them.")
-            request.distance_max = _number(max_distance, "max_distance")
-            request.similarity_min = _loosened(self._space.similarity_of_distance(request.distance_max))
+                raise invalid("threshold and max_distance say the same thing: give one of them.")
+            request.distance_max = number_of(max_distance, "max_distance")
+            request.similarity_min = loosened(self._space.similarity_of_distance(request.distance_max))
             request.within = True
         return request
 
@@ -393,13 +398,13 @@ class Database:
                 f"Database {self.name!r} declares no text field: create it with schema={{'FIELD': 'text'}} to search by text.",
             )
         if not isinstance(text, str):
-            raise _invalid(f"text must be a string, got {type(text).__name__}.")
+            raise invalid(f"text must be a string, got {type(text).__name__}.")
         if fusion not in _FUSIONS:
-            raise _invalid(f"Unknown fusion {fusion!r}: use one of {', '.join(_FUSIONS)}.")
-        if not 0.0 <= _number(alpha, "alpha") <= 1.0:
-            raise _invalid(f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
+            raise invalid(f"Unknown fusion {fusion!r}: use one of {', '.join(_FUSIONS)}.")
+        if not 0.0 <= number_of(alpha, "alpha") <= 1.0:
+            raise invalid(f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
         if threshold is not None or max_distance is not None:
-            raise _invalid("threshold and max_distance are about vectors: they can't be combined with text.")
+            raise invalid("threshold and max_distance are about vectors: they can't be combined with text.")
 
     def _parse(self, value: FilterLike) -> Filter | None:
         return None if value is None else filter_parse.parse(value, self._config.schema)
@@ -415,14 +420,14 @@ class Database:
 
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
-        opened, limit_s = self._use(), _timeout(timeout)
+        opened, limit_s = self._use(), timeout_of(timeout)
         if not all(replica.is_settled for replica in opened.replicas):
             self._writer.seal(compact=False)
         opened.maintenance.wait_settled(limit_s)
 
     def compact(self, timeout: float | None = None) -> None:
         """Merge every shard into one segment without dead rows, and wait for it."""
-        opened, limit_s = self._use(), _timeout(timeout)
+        opened, limit_s = self._use(), timeout_of(timeout)
         self._writer.seal(compact=True)
         opened.maintenance.wait_settled(limit_s)
 
@@ -446,88 +451,3 @@ class Database:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
-
-
-def _names(ids: str | Iterable[str]) -> list[str]:
-    """Ids to look up: any strings, whether such a vector can exist or not."""
-    names = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Iterable) else None
-    if names is None or isinstance(ids, bytes) or not all(isinstance(name, str) for name in names):
-        raise _invalid(f"ids must be a string or a sequence of strings, got {ids!r:.80}.")
-    for place, name in enumerate(names):
-        if not _is_unicode(name):
-            raise JadeError(
-                ErrorCode.INVALID_ID,
-                f"Id {name[:80]!r} at position {place} holds half of a surrogate pair, which is no character.",
-                details={"position": place},
-            )
-    return names
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _count_of(value: int, name: str) -> int:
-    """k, or the length of a page."""
-    if type(value) is not int:
-        if not isinstance(value, np.integer):
-            raise _invalid(f"{name} must be an integer from 1 to {K_MAX}, got {value!r:.80}.")
-        value = int(value)
-    if not 1 <= value <= K_MAX:
-        raise _invalid(f"{name} must be an integer from 1 to {K_MAX}, got {value!r}.")
-    return value
-
-
-def _recall(value: float) -> float:
-    if type(value) is not float:
-        value = _number(value, "recall")
-    if not 0.0 < value <= 1.0:
-        raise _invalid(f"recall is the share of true neighbours to find, above 0 and at most 1, got {value}.")
-    return value
-
-
-def _number(value: float, name: str) -> float:
-    number = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
-    if isinstance(value, bool) or math.isnan(number):
-        raise _invalid(f"{name} must be a number, got {value!r:.80}.")
-    return number
-
-
-def _timeout(value: float | None) -> float | None:
-    return None if value is None else _number(value, "timeout")
-
-
-def _loosened(similarity: float) -> float:
-    """A little below, by more than rounding can move it."""
-    return similarity - 1e-6 * abs(similarity) - 1e-15 if math.isfinite(similarity) else similarity
-
-
-def _group(request: SearchRequest, group_by: str, group_size: int) -> None:
-    if request.k is None:
-        raise _invalid("group_by needs k, the number of groups.")
-    if not isinstance(group_by, str) or not group_by:
-        raise _invalid(f"group_by names a metadata field, or a path such as 'author.name'; got {group_by!r:.80}.")
-    request.group_by, request.group_size = group_by, _count_of(group_size, "group_size")
-
-
-def _overrides(exact: bool, nprobe: int | None, candidates: int | None, ef_search: int | None) -> SearchOverrides:
-    for name, value in (("nprobe", nprobe), ("candidates", candidates), ("ef_search", ef_search)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise _invalid(f"{name} must be a positive integer, got {value!r}.")
-    return SearchOverrides(nprobe=nprobe, candidates=candidates, ef_search=ef_search, exact=exact)
-
-
-def _place_of(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    if not isinstance(cursor, str) or not _is_unicode(cursor):
-        raise _invalid("cursor must be what the page before gave.")
-    return int(hash_ids([cursor])[0]), cursor
-
-
-def _invalid(message: str) -> JadeError:
-    return JadeError(ErrorCode.INVALID_ARGUMENT, message)
