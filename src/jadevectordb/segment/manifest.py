@@ -20,7 +20,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest"
-_CHUNK_BYTES = 8 << 20
+_CHUNK_BYTES = 1 << 20
 T = TypeVar("T")
 
 
