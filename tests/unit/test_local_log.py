@@ -668,6 +668,47 @@ def test_close_waits_for_what_is_being_delivered(tmp_path: Path) -> None:
     assert len(delivered) == 1
 
 
+def test_close_is_not_refused_together_with_an_append_that_came_too_late(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path)
+    entered, leave = threading.Event(), threading.Event()
+    delivered: list[Frame] = []
+    raised: dict[str, JadeError] = {}
+
+    def handler(frame: Frame) -> None:
+        entered.set()
+        assert leave.wait(10)
+        delivered.append(frame)
+
+    def run(name: str, call: Callable[[], object]) -> threading.Thread:
+        def catching() -> None:
+            try:
+                call()
+            except JadeError as error:
+                raised[name] = error
+
+        thread = threading.Thread(target=catching)
+        thread.start()
+        return thread
+
+    log.subscribe(handler)
+    threads = [run("first", lambda: log.append([(0, write("a"))]))]
+    assert entered.wait(10)  # the first is being delivered
+    threads.append(run("second", lambda: log.append([(0, write("b"))])))
+    while log.last(0) < 2:  # the second is durable and waits to be delivered
+        threads[-1].join(0.001)
+    threads.append(run("late", lambda: log.append([(0, write("c"))])))
+    while len(log._group._queue) < 1:
+        threads[-1].join(0.001)
+    threads.append(run("close", log.close))
+    while len(log._group._queue) < 2:
+        threads[-1].join(0.001)
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert {name: error.code for name, error in raised.items()} == {"late": ErrorCode.CLOSED}
+    assert len(delivered) == 2
+
+
 def test_an_entry_that_cannot_be_encoded_harms_nobody(tmp_path: Path) -> None:
     log = LocalLog(tmp_path)
     with pytest.raises(JadeError) as caught:

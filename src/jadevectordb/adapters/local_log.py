@@ -281,7 +281,7 @@ class LocalLog:
                 self._is_closing = True
                 failed = self._refusal
                 self._refusal = JadeError(ErrorCode.CLOSED, "the log is closed; open the database again")
-            self._group.run(PendingFrame([]))  # returns when every frame before it has been delivered
+            self._wait_for_deliveries()
             with self._upkeep, self._writing:
                 try:
                     if failed is None:
@@ -293,6 +293,16 @@ class LocalLog:
                     raise disk_error(error, "close the log", self._active.path) from error
                 finally:
                     self._committed_file.close()
+
+    def _wait_for_deliveries(self) -> None:
+        """Return when every frame that was committed has been delivered; the log refuses new ones by now."""
+        try:
+            self._group.run(PendingFrame([]))
+        except JadeError as error:  # it shared a group with frames that came too late and were refused
+            if error.code is not ErrorCode.CLOSED:
+                raise
+        with self._group.delivering:  # a group committed before may still be on its way
+            pass
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
