@@ -1,4 +1,4 @@
-"""What the structures that only propose candidates share: exact answers, filters and batches around one `_find` of their own."""
+"""What every index over a block shares (`BlockIndex`), and what those share that only propose candidates (`CandidateIndex`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_OVERRIDES = SearchOverrides()
 
 
 class BlockIndex(ABC):
-    """Implements `VectorIndex` but for `kind`, `memory_bytes` and the search of the structure itself."""
+    """Implements `VectorIndex` but for `kind`, `memory_bytes` and `search`: exact answers, batches, what is allowed."""
 
     def __init__(self, block: RowBlock) -> None:
         self._block = block
@@ -36,19 +36,6 @@ class BlockIndex(ABC):
         return self._block.row_count
 
     @abstractmethod
-    def _find(
-        self,
-        query: Rows,
-        k: int,
-        recall: float,
-        *,
-        bits: Bitmap | None,
-        known: Allowed | None,
-        overrides: SearchOverrides,
-    ) -> Found | str:
-        """Hits by the structure, or why only an exact search will do. recall < 1; known: what is allowed, None = all."""
-        ...
-
     def search(
         self,
         query: Rows,
@@ -59,19 +46,7 @@ class BlockIndex(ABC):
         allowed_count: int | None = None,
         allowed_rows: RowArray | None = None,
         overrides: SearchOverrides | None = None,
-    ) -> Found:
-        self._block.check_query(query)
-        known = None
-        if allowed_rows is not None:
-            known = Allowed(len(allowed_rows), allowed_rows)
-        elif allow is not None:
-            assert len(allow) >= bitmap.size_bytes(self.row_count)
-            known = self._memory.of(allow, allowed_count)
-        overrides = overrides or _NO_OVERRIDES
-        if overrides.exact or recall >= 1.0:
-            return self._exact(query, k, allow, known, "asked for")
-        found = self._find(query, k, recall, bits=allow, known=known, overrides=overrides)
-        return self._exact(query, k, allow, known, found) if isinstance(found, str) else found
+    ) -> Found: ...
 
     def search_batch(
         self,
@@ -101,6 +76,15 @@ class BlockIndex(ABC):
         similarities, rows = self._block.within(query, similarity_min, allow=allow)
         return Found(similarities, rows, Plan("exact", "all within a threshold", self.row_count))
 
+    def _known(self, allow: Bitmap | None, count: int | None, rows: RowArray | None) -> Allowed | None:
+        """What is known of the rows that may be found; None when all may."""
+        if rows is not None:
+            return Allowed(len(rows), rows)
+        if allow is None:
+            return None
+        assert len(allow) >= bitmap.size_bytes(self.row_count)
+        return self._memory.of(allow, count)
+
     def _exact(self, query: Rows, k: int, bits: Bitmap | None, known: Allowed | None, reason: str) -> Found:
         if known is None:
             similarities, rows = self._block.top(query, k)
@@ -114,3 +98,40 @@ class BlockIndex(ABC):
     @staticmethod
     def _rows(bits: Bitmap | None, known: Allowed) -> RowArray:
         return known.rows(bits if bits is not None else _NO_BITS)
+
+
+class CandidateIndex(BlockIndex):
+    """Leaves only `kind`, `memory_bytes` and `_find`, the search of the structure itself."""
+
+    @abstractmethod
+    def _find(
+        self,
+        query: Rows,
+        k: int,
+        recall: float,
+        *,
+        bits: Bitmap | None,
+        known: Allowed | None,
+        overrides: SearchOverrides,
+    ) -> Found | str:
+        """Hits by the structure, or why only an exact search will do. recall < 1; known: what is allowed, None = all."""
+        ...
+
+    def search(
+        self,
+        query: Rows,
+        k: int,
+        *,
+        recall: float = RECALL_DEFAULT,
+        allow: Bitmap | None = None,
+        allowed_count: int | None = None,
+        allowed_rows: RowArray | None = None,
+        overrides: SearchOverrides | None = None,
+    ) -> Found:
+        self._block.check_query(query)
+        known = self._known(allow, allowed_count, allowed_rows)
+        overrides = overrides or _NO_OVERRIDES
+        if overrides.exact or recall >= 1.0:
+            return self._exact(query, k, allow, known, "asked for")
+        found = self._find(query, k, recall, bits=allow, known=known, overrides=overrides)
+        return self._exact(query, k, allow, known, found) if isinstance(found, str) else found

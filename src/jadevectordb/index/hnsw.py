@@ -20,7 +20,7 @@ from jadevectordb.index import bitmap
 from jadevectordb.index.allowed import Allowed
 from jadevectordb.index.api import Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
-from jadevectordb.index.block_index import BlockIndex
+from jadevectordb.index.block_index import CandidateIndex
 from jadevectordb.index.calibration import TARGETS, margin
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import (
@@ -106,7 +106,7 @@ def _calibrate(block: RowBlock, index: Any, queries: Rows) -> list[list[int | No
     return table
 
 
-class HnswIndex(BlockIndex):
+class HnswIndex(CandidateIndex):
     """Opened by `open_hnsw`."""
 
     def __init__(self, block: RowBlock, index: Any, order: RowArray, body: HnswBody) -> None:

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.index import bitmap
-from jadevectordb.index.allowed import Allowed, AllowedMemory
+from jadevectordb.index.allowed import Allowed
 from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
+from jadevectordb.index.block_index import BlockIndex
 from jadevectordb.index.calibration import Step, costs_of, inverse_list_costs
 from jadevectordb.index.density import DensityModel
-from jadevectordb.index.exact import SELECTOR_SHARE_MIN, RowBlock
+from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import bytes_of_codes, faiss, index_failed, map_faiss, pointer, use_one_thread
 from jadevectordb.index.index_files import IndexMeta, refuse
 from jadevectordb.index.ivf_build import (
@@ -47,11 +48,10 @@ _EVEN_MIN, _EVEN_MAX = (
     0.7,
     1.5,
 )  # density of allowed rows around a query, beside their density overall, that counts as even
-_NO_BITS = bitmap.empty(0)  # stands in where the rows are known
 _EVEN_SHARE_MIN = 0.5  # a filter that leaves at least this share of every list needs no look at the lists
 
 
-class IvfIndex:
+class IvfIndex(BlockIndex):
     """Implements `VectorIndex`. Opened by `open_ivf`; immutable but for bounded caches."""
 
     def __init__(
@@ -62,7 +62,7 @@ class IvfIndex:
         density: DensityModel,
         body: IvfBody,
     ) -> None:
-        self._block = block
+        super().__init__(block)
         self._index = index
         self._list_of_row = list_of_row
         self._lists = body.lists
@@ -78,16 +78,11 @@ class IvfIndex:
         self._codes_bytes = bytes_of_codes(index, sizes)
         self._minus_inverse_cost = -inverse_list_costs(self._sizes, self._costs)
         self._settings: dict[tuple[float, int], Setting | None] = {}
-        self._memory = AllowedMemory()
         self._buffers = Buffers()
 
     @property
     def kind(self) -> IndexKind:
         return IndexKind.IVF
-
-    @property
-    def row_count(self) -> int:
-        return self._block.row_count
 
     @property
     def memory_bytes(self) -> int:
@@ -120,8 +115,8 @@ class IvfIndex:
                 overrides=overrides,
             )
         setting = self._setting(recall, k)
-        if allow is not None or allowed_rows is not None:
-            known = self._known(allow, allowed_count, allowed_rows)
+        known = self._known(allow, allowed_count, allowed_rows)
+        if known is not None:
             return self._search_allowed(query, k, setting, bits=allow, known=known)
         if setting is None:
             return self._exact(query, k, None, None, "the index does not reach this recall")
@@ -134,12 +129,6 @@ class IvfIndex:
         if len(rows) < k and len(rows) < self._block.row_count:
             return self._exact(query, k, None, None, "the probed lists hold fewer than k rows")
         return Found(similarities, rows, setting.plan)
-
-    def _known(self, allow: Bitmap | None, count: int | None, rows: RowArray | None) -> Allowed:
-        if rows is not None:
-            return Allowed(len(rows), rows)
-        assert allow is not None and len(allow) >= bitmap.size_bytes(self.row_count)
-        return self._memory.of(allow, count)
 
     def search_batch(
         self,
@@ -156,22 +145,15 @@ class IvfIndex:
         if self._setting(recall, k) is None and allow is None and allowed_rows is None and overrides is None:
             plan = Plan("exact", "the index does not reach this recall", self.row_count)
             return [Found(s, r, plan) for s, r in self._block.top_batch(queries, k)]
-        return [
-            self.search(
-                query,
-                k,
-                recall=recall,
-                allow=allow,
-                allowed_count=allowed_count,
-                allowed_rows=allowed_rows,
-                overrides=overrides,
-            )
-            for query in queries
-        ]
-
-    def search_within(self, query: Rows, similarity_min: float, *, allow: Bitmap | None = None) -> Found:
-        similarities, rows = self._block.within(query, similarity_min, allow=allow)
-        return Found(similarities, rows, Plan("exact", "all within a threshold", self._block.row_count))
+        return super().search_batch(
+            queries,
+            k,
+            recall=recall,
+            allow=allow,
+            allowed_count=allowed_count,
+            allowed_rows=allowed_rows,
+            overrides=overrides,
+        )
 
     def _setting(self, recall: float, k: int) -> Setting | None:
         key = (recall, k)
@@ -198,16 +180,6 @@ class IvfIndex:
     def _exact_cost_ns(self, rows: int) -> float:
         return rows * self._costs.exact_row_ns
 
-    def _exact(self, query: Rows, k: int, bits: Bitmap | None, known: Allowed | None, reason: str) -> Found:
-        if known is None:
-            similarities, rows = self._block.top(query, k)
-            return Found(similarities, rows, Plan("exact", reason, self.row_count))
-        if bits is not None and known.count > SELECTOR_SHARE_MIN * self.row_count:
-            similarities, rows = self._block.top(query, k, allow=bits)
-        else:
-            similarities, rows = self._block.top_of(query, known.rows(bits if bits is not None else _NO_BITS), k)
-        return Found(similarities, rows, Plan("exact", reason, known.count))
-
     # ------------------------------------------------------------------ filters and tombstones
 
     def _search_allowed(
@@ -222,7 +194,7 @@ class IvfIndex:
         if count <= max(k, _EXACT_ROWS_ALWAYS) or exact_ns < least_ns:
             return self._exact(query, k, bits, known, "few allowed rows")
         if bits is None:
-            bits = bitmap.from_rows(known.rows(_NO_BITS), self.row_count)
+            bits = bitmap.from_rows(self._rows(None, known), self.row_count)
         counts = known.per_list(bits, self._list_of_row, self._sizes)
         selector = faiss.IDSelectorBitmap(len(bits), pointer(bits))
         if counts.share_min >= _EVEN_SHARE_MIN and k <= K_CALIBRATED_MAX / 2:
@@ -342,7 +314,7 @@ class IvfIndex:
         allowed_rows: RowArray | None,
         overrides: SearchOverrides,
     ) -> Found:
-        known = None if allow is None and allowed_rows is None else self._known(allow, allowed_count, allowed_rows)
+        known = self._known(allow, allowed_count, allowed_rows)
         if overrides.exact:
             return self._exact(query, k, allow, known, "asked for")
         calibrated = self._setting(recall, k)
@@ -352,7 +324,7 @@ class IvfIndex:
         count = max(1, min(max(k, count), self.row_count))
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
         if known is not None:
-            bits = bitmap.from_rows(known.rows(_NO_BITS), self.row_count) if allow is None else allow
+            bits = bitmap.from_rows(self._rows(None, known), self.row_count) if allow is None else allow
             parameters.sel = faiss.IDSelectorBitmap(len(bits), pointer(bits))
         candidates = self._nearest_lists(query, nprobe, count, parameters)
         similarities, rows = self._block.top_of(query, candidates, k)

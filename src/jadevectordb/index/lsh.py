@@ -19,7 +19,7 @@ import numpy.typing as npt
 from jadevectordb.index.allowed import Allowed
 from jadevectordb.index.api import Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap
-from jadevectordb.index.block_index import BlockIndex
+from jadevectordb.index.block_index import CandidateIndex
 from jadevectordb.index.calibration import TARGETS, Sample, draw_sample, margin
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import faiss, pointer, threads_for_building, use_one_thread
@@ -122,7 +122,7 @@ def _calibrate(
     return table
 
 
-class LshIndex(BlockIndex):
+class LshIndex(CandidateIndex):
     """Opened by `open_lsh`."""
 
     def __init__(self, block: RowBlock, hasher: Hasher, codes: npt.NDArray[np.uint8], body: LshBody) -> None:
