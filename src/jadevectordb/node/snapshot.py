@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.segment.builder import sync_folder
 from jadevectordb.segment.sealed import SealedSegment
 from jadevectordb.shard.checkpoint import CHECKPOINT_NAME
 
@@ -58,12 +59,3 @@ def _copy_durably(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
     with target.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Return when the names in the folder are on the medium."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

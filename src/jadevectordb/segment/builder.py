@@ -135,11 +135,7 @@ def _finish(directory: Path, draft: Manifest) -> Manifest:
     complete = msgspec.structs.replace(draft, files=files)
     with (directory / manifests.MANIFEST_NAME).open("wb") as file:
         _write_durably(file, manifests.seal_bytes(complete))
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(directory)
     return complete
 
 
@@ -147,6 +143,15 @@ def _write_durably(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in the folder are on the medium."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def build_encoded(payload: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,9 +32,10 @@ from jadevectordb.model.ids import NodeId
 from jadevectordb.model.limits import SEAL_ROWS
 from jadevectordb.model.schema import Schema, parse_schema
 from jadevectordb.node.open_database import OpenDatabase
-from jadevectordb.node.snapshot import copy_database, sync_folder
+from jadevectordb.node.snapshot import copy_database
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
+from jadevectordb.segment.builder import sync_folder
 
 _PREFIX = "database/"
 _FOLDER = "db-"
@@ -298,9 +299,6 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<Store {str(self.path)!r}{' closed' if self._closed else ''}>"
-
-
-OpenStore = Callable[[str | Path], Store]
 
 
 class _Located(msgspec.Struct):
