@@ -208,7 +208,7 @@ class NoCompute:
     def __init__(self) -> None:
         self._closed = threading.Event()
 
-    def run(self, task: str, payload: bytes) -> bytes:
+    def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
         self._closed.wait()
         raise JadeError(ErrorCode.CLOSED, "closed")
 

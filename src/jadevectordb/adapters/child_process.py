@@ -2,6 +2,10 @@
 
 The child is a plain Python, so it never imports the caller's main module, and it is started at the first task and kept.
 It ends with its standard input, and watches its parent, so that it does not outlive a killed one.
+
+An unhurried task runs on one core and, on Linux, only when nothing else wants that core: a merely nice process still gets whole
+time slices of 4 ms, which a search on the same core then waits for. A process can't leave that class without special
+rights, so a hurried task after an unhurried one gets a new child.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ _SERVE = "import sys; from jadevectordb.adapters.child_process import serve; ser
 class _Task(msgspec.Struct, frozen=True):
     task: str
     payload: bytes
+    hurried: bool
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -51,11 +56,15 @@ class ChildProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._running = False
         self._closed = False
+        self._hurried = True  # False once the child has been given an unhurried task
 
-    def run(self, task: str, payload: bytes) -> bytes:
+    def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
+        if hurried and not self._hurried:
+            self._discard()
         child = self._begin()
+        self._hurried = hurried
         try:
-            answer = _ask(child, msgspec.msgpack.encode(_Task(task, payload)))
+            answer = _ask(child, msgspec.msgpack.encode(_Task(task, payload, hurried)))
         finally:
             closed = self._end()
         if answer is None:
@@ -147,6 +156,8 @@ def _receive(stream: IO[bytes]) -> bytes | None:
 
 def _perform(request: bytes) -> _Result:
     wanted = msgspec.msgpack.decode(request, type=_Task)
+    if not wanted.hurried:
+        _step_aside()
     module, _, function = wanted.task.partition(":")
     try:
         return _Result(value=getattr(importlib.import_module(module), function)(wanted.payload))
@@ -158,6 +169,15 @@ def _perform(request: bytes) -> _Result:
         return _Result(code=told.code, message=told.message, details={"path": str(error.filename)})
     except MemoryError:
         return _Result(code=ErrorCode.IO_ERROR, message="Building an index needs more memory than there is.")
+
+
+def _step_aside() -> None:
+    """Run only where and when nothing else wants to. Where the system has no such class, the niceness has to do."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            for thread in os.listdir("/proc/self/task"):
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+                os.sched_setaffinity(int(thread), {max(os.sched_getaffinity(0))})
 
 
 def _end_with_parent(parent: int) -> None:

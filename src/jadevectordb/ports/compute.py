@@ -6,8 +6,10 @@ from typing import Protocol
 
 
 class Compute(Protocol):
-    def run(self, task: str, payload: bytes) -> bytes:
+    def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
         """Call the function `task` ("package.module:function", bytes to bytes) and wait for its result.
+
+        hurried: somebody waits for it; otherwise it takes only what the machine has to spare.
 
         Raises the JadeError the task raised; IO_ERROR when the worker died.
         """

@@ -29,6 +29,7 @@ from jadevectordb.shard.replica import PlannedBuild, Replica
 
 BUILD_TASK = "jadevectordb.segment.builder:build_encoded"
 LARGE_ROWS = 4 * SEAL_ROWS
+_HURRY_ROWS = 16 * SEAL_ROWS  # rows without their index from which building is worth slowing searches down
 _RETRY_S = 1.0
 _IDLE_S = 30.0  # only a safety net: every event wakes the threads
 # While rows stream in, the plan for large segments changes with every freeze: building each would be work thrown away.
@@ -256,6 +257,9 @@ class Maintenance:
             seen = self._plans[shard] = (plan, now, seen[2])
         return now - seen[1] >= _LARGE_PLAN_REST_S or now - seen[2] >= _LARGE_PLAN_WAIT_S_MAX
 
+    def _rows_to_build(self) -> int:
+        return sum(part.live for r in self._replicas for part in r.checkpoint_parts if not part.reader.index_kind)
+
     def _overlaps(self, replica: Replica, build: PlannedBuild) -> bool:
         return any(
             other is replica and busy.span.first <= build.span.last and build.span.first <= busy.span.last
@@ -266,10 +270,11 @@ class Maintenance:
         if build.rows == 0:
             replica.install(build, None)
             return
-        job = replica.job_of(build, self._threads if lane is Lane.LARGE else 1)
+        hurried = bool(self._hurry) or self._rows_to_build() >= _HURRY_ROWS
+        job = replica.job_of(build, self._threads if lane is Lane.LARGE and hurried else 1)
         target = Path(job.target)
         try:
-            self._compute[lane].run(BUILD_TASK, msgspec.msgpack.encode(job))
+            self._compute[lane].run(BUILD_TASK, msgspec.msgpack.encode(job), hurried=hurried)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
