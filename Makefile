@@ -39,7 +39,7 @@ torture: setup
 
 lock: setup
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra parquet --extra dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra parquet --extra embeddings --extra telemetry --extra langchain --extra llama-index --extra dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
 
 clean:
 	rm -rf $(VENV) demo-data

@@ -39,9 +39,19 @@ class ErrorCode(StrEnum):
     TIMEOUT = "TIMEOUT"
     CLOSED = "CLOSED"
     NOT_INSTALLED = "NOT_INSTALLED"  # an optional extra is missing
+    UNAUTHORIZED = "UNAUTHORIZED"  # no credential, or one that is wrong, expired or revoked
+    FORBIDDEN = "FORBIDDEN"
+    PASSWORD_CHANGE_REQUIRED = "PASSWORD_CHANGE_REQUIRED"
+    RATE_LIMITED = "RATE_LIMITED"
+    CONFLICT = "CONFLICT"  # the state of something other than a vector's version stands against it
+    UNAVAILABLE = "UNAVAILABLE"  # not now: starting, stopping, too busy, or behind what the caller has seen
+    NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
+    CANCELLED = "CANCELLED"
 
 
-_RETRYABLE = frozenset({ErrorCode.DISK_FULL, ErrorCode.TIMEOUT, ErrorCode.LOCKED})
+_RETRYABLE = frozenset(
+    {ErrorCode.DISK_FULL, ErrorCode.TIMEOUT, ErrorCode.LOCKED, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE}
+)
 
 
 class JadeError(Exception):
