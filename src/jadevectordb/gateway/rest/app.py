@@ -1,0 +1,258 @@
+"""From a request to its answer: route, authenticate, check rights and limits, call the handler, translate errors.
+
+The same steps whichever way the bytes came: over the fast path (`fast_path.py`) or as an ASGI application (`__call__`),
+which any ASGI server or test tool can run too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from jadevectordb.gateway.access.operations import OPERATIONS, Operation, Scope
+from jadevectordb.gateway.rest.errors import error_response, internal_error, problem
+from jadevectordb.gateway.rest.http import JSON, RAW, Request, Response, Route
+from jadevectordb.gateway.rest.router import Found, OtherMethods, Router
+from jadevectordb.gateway.service.services import Services
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import REQUESTS_WAITING_MAX
+
+logger = logging.getLogger("jadevectordb.http")
+Scope_ = dict[str, Any]
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_DATABASE_PARAMS = ("databaseId", "db")
+
+
+class Matched:
+    """A request whose route is known. inline: it may run on the event loop."""
+
+    __slots__ = ("inline", "operation", "request", "route", "started")
+
+    def __init__(self, request: Request, route: Route, operation: Operation, inline: bool) -> None:
+        self.request = request
+        self.route = route
+        self.operation = operation
+        self.inline = inline
+        self.started = time.perf_counter()
+
+
+class Application:
+    """threads: how many requests that may wait run at once; more wait in line up to a bound, beyond it they are refused."""
+
+    def __init__(self, services: Services, routes: Iterable[Route]) -> None:
+        self.services = services
+        self.routes = tuple(routes)
+        self._router = Router(self.routes)
+        self._settings = services.settings
+        self._threads = ThreadPoolExecutor(services.settings.server.threads, thread_name_prefix="jade-request")
+        self._waiting = 0
+        self._origins = frozenset(services.settings.cors.origins)
+        self.draining = False
+        for route in self.routes:
+            assert route.operation in OPERATIONS, f"{route.method} {route.template}: no operation {route.operation!r}"
+
+    # Steps
+
+    def match(self, request: Request) -> Matched | Response:
+        """Find the route and refuse early what can be refused without the handler. Never raises."""
+        try:
+            if not request.request_id:
+                request.request_id = _request_id(request)
+            found = self._router.find(request.method, request.path)
+            if isinstance(found, Found):
+                route = found.route
+                request.params = found.params
+                refusal = self._refuse(request)
+                if refusal is not None:
+                    return self._finished(refusal, request, None)
+                inline = route.inline and not request.headers.get("authorization", "")[:5].lower().startswith("basic")
+                return Matched(request, route, OPERATIONS[route.operation], inline)
+            if request.method == "OPTIONS" and found is not None:
+                return self._preflight(request)
+            if isinstance(found, OtherMethods):
+                allow = ", ".join(found.allowed)
+                answer = problem(405, f"{request.method} is not possible here; possible: {allow}.", headers=(("allow", allow),))
+            else:
+                answer = problem(404, f"There is nothing at {request.path!r:.200}; the routes are listed at /docs.")
+            return self._finished(answer, request, None)
+        except JadeError as error:
+            return self._finished(error_response(error, request.request_id), request, None)
+
+    def _refuse(self, request: Request) -> Response | None:
+        if self.draining and request.path != "/health":
+            return problem(503, "The server is stopping: retry in a moment.", headers=(("connection", "close"),))
+        if request.body and request.method in _WITH_BODY:
+            media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media and media not in (JSON, RAW) and not media.endswith("+json"):
+                return problem(415, f"Send {JSON} (or {RAW} where vectors go raw), not {media!r:.80}.")
+        origin = request.headers.get("origin")
+        if origin and self._settings.auth.is_open and not self._own_origin(request, origin):
+            return problem(403, "In open mode, requests from other web origins are refused.")
+        return None
+
+    def _own_origin(self, request: Request, origin: str) -> bool:
+        return origin in self._origins or origin.partition("://")[2] == request.headers.get("host")
+
+    def run(self, matched: Matched) -> Response:
+        """Authenticate, check, handle. Never raises. May wait, unless the route is inline."""
+        request = matched.request
+        try:
+            self._admit(matched)
+            answer = matched.route.handler(self.services, request)
+        except JadeError as error:
+            answer = error_response(error, request.request_id)
+            if error.code in (ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED):
+                self.services.access.audit.record(
+                    "permission_denied", request.principal, request.client, success=False, details=matched.operation.name
+                )
+        except Exception:
+            answer = internal_error(request.request_id)
+        return self._finished(answer, request, matched)
+
+    def _admit(self, matched: Matched) -> None:
+        request, operation, access = matched.request, matched.operation, self.services.access
+        if operation.name != "health":
+            headers = request.headers
+            authorization, api_key = headers.get("authorization"), headers.get("x-api-key")
+            self._check_host(request)
+            request.principal = access.gatekeeper.authenticate(authorization, api_key, request.client)
+            access.limits.admit(request.principal, request.client, operation.name)
+        if operation.scope is Scope.DATABASE:
+            name = next(request.params[p] for p in _DATABASE_PARAMS if p in request.params)
+            request.database = self.services.catalog.resolve(name, request.principal, operation)
+        else:
+            access.check(operation, request.principal, None)
+
+    def _check_host(self, request: Request) -> None:
+        """In open mode only loopback names are answered: a web page can't reach the server under a name of its own."""
+        if self._settings.auth.is_open:
+            host = request.headers.get("host", "localhost").rpartition("]")[2] or "localhost"
+            name = host.partition(":")[0] if not request.headers.get("host", "").startswith("[") else "localhost"
+            if name not in ("localhost", "127.0.0.1", ""):
+                raise JadeError(ErrorCode.FORBIDDEN, "In open mode the server answers only under a loopback name.")
+
+    def _finished(self, answer: Response, request: Request, matched: Matched | None) -> Response:
+        extra = [("x-request-id", request.request_id)]
+        if request.ignored_fields:
+            extra.append(("x-ignored-fields", _header_text(",".join(request.ignored_fields))))
+        origin = request.headers.get("origin")
+        if origin in self._origins:
+            extra += [("access-control-allow-origin", origin or ""), ("vary", "origin"),
+                      ("access-control-expose-headers", "x-request-id,x-query-id,x-jade-session,retry-after")]  # fmt: skip
+        answer.headers = (*answer.headers, *extra)
+        template = "(none)" if matched is None else matched.route.template
+        seconds = 0.0 if matched is None else time.perf_counter() - matched.started
+        self.services.telemetry.observe_request(
+            template, request.method, answer.status, seconds, len(request.body), len(answer.body)
+        )
+        return answer
+
+    def _preflight(self, request: Request) -> Response:
+        origin = request.headers.get("origin", "")
+        if origin not in self._origins:
+            return self._finished(problem(403, "This origin is not configured (cors.origins)."), request, None)
+        headers = (
+            ("access-control-allow-methods", "GET,POST,PUT,PATCH,DELETE"),
+            ("access-control-allow-headers", "authorization,content-type,x-api-key,x-jade-session,x-request-id"),
+            ("access-control-max-age", "600"),
+        )
+        return self._finished(Response(200, b"{}", headers=headers), request, None)
+
+    # In a thread
+
+    def submit(self, matched: Matched) -> asyncio.Future[Response]:
+        """Run it in the pool. Refused at once (429) when too many wait already."""
+        loop = asyncio.get_running_loop()
+        if self._waiting >= REQUESTS_WAITING_MAX:
+            busy = problem(429, "Too many requests are waiting: retry in a moment.", retry_after_s=1)
+            refused: asyncio.Future[Response] = loop.create_future()
+            refused.set_result(self._finished(busy, matched.request, matched))
+            return refused
+        self._waiting += 1
+        future = loop.run_in_executor(self._threads, self.run, matched)
+        future.add_done_callback(self._left)
+        return future
+
+    def _left(self, _: object) -> None:
+        self._waiting -= 1
+
+    async def answer(self, request: Request) -> Response:
+        matched = self.match(request)
+        if isinstance(matched, Response):
+            return matched
+        return self.run(matched) if matched.inline else await self.submit(matched)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    # As an ASGI application
+
+    async def __call__(
+        self,
+        scope: Scope_,
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"this application speaks HTTP, not {scope['type']}")
+        request = Request(
+            scope["method"],
+            (scope.get("raw_path") or scope["path"].encode()).decode("latin-1"),
+            {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
+            query_string=scope["query_string"].decode("latin-1"),
+            client=(scope.get("client") or ("",))[0],
+        )
+        body = await self._body(request, receive)
+        if isinstance(body, Response):
+            answer = body
+        else:
+            request.body = body
+            answer = await self.answer(request)
+        headers = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
+        headers += [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
+
+    async def _body(self, request: Request, receive: Callable[[], Awaitable[dict[str, Any]]]) -> bytes | Response:
+        """The whole body, within its bounds of size and time; else the refusal."""
+        limit = self._settings.server.body_bytes_max
+        declared = request.headers.get("content-length", "0")
+        too_large = problem(
+            413, f"The body is larger than {limit} bytes: send less at once.", headers=(("connection", "close"),)
+        )
+        if declared.isdigit() and int(declared) > limit:
+            return too_large
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._settings.server.request_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return problem(400, "The connection was closed before the whole body had come.")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > limit:
+                        return too_large
+                    parts.append(part)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            return problem(408, "The body did not come in time.", headers=(("connection", "close"),))
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    if given and len(given) <= 100 and given.isascii() and given.replace("-", "").replace("_", "").isalnum():
+        return given
+    return secrets.token_hex(8)
+
+
+def _header_text(text: str) -> str:
+    return "".join(c if " " <= c <= "~" else "?" for c in text)[:1000]
+
+

@@ -1,0 +1,227 @@
+"""The databases of a server: each has an id, a name people gave it, an owner, and grants, beside the engine's own settings.
+
+The engine knows a database by its id. Names need not be unique: the id is the identity. Databases whose engine name begins
+with an underscore are the server's own and are not shown. Records live in the metadata store, changed by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from jadevectordb.gateway.access.operations import Operation
+from jadevectordb.gateway.access.principals import Principal
+from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.embedded.store import Store
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.metadata_store import MetadataStore
+
+_PREFIX = "database/"
+NAME_LENGTH_MAX = 255
+DESCRIPTION_LENGTH_MAX = 1000
+GRANT_RIGHTS = ("read", "write", "admin")
+Check = Callable[[Operation, Principal, "DatabaseRecord | None"], None]
+
+
+class DatabaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server knows of a database beyond the engine. owner: a user id, "" = nobody (admins only).
+
+    grants: user id -> read, write or admin. index_type: as the client asked for it. properties: what clients sent along
+    (indexParameters, sharding, replication, ...), kept and given back.
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    owner: str = ""
+    grants: dict[str, str] = {}
+    created_ms: int = 0
+    updated_ms: int = 0
+    index_type: str = ""
+    properties: dict[str, Any] = {}
+
+
+class Entry:
+    """A database as handlers use it: its record and the engine's handle."""
+
+    __slots__ = ("handle", "record", "revision")
+
+    def __init__(self, record: DatabaseRecord, handle: Database, revision: int) -> None:
+        self.record = record
+        self.handle = handle
+        self.revision = revision
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+
+class Catalog:
+    """check: the pure decision whether a principal may do an operation on a database; see `access.operations`."""
+
+    def __init__(self, store: Store, metadata: MetadataStore, clock: Clock, check: Check) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._clock = clock
+        self._check = check
+        self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
+        self._entries: dict[str, Entry] = {}
+        self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
+        self._load()
+
+    def _load(self) -> None:
+        records = self._metadata.list(_PREFIX)
+        entries = {}
+        for name in self._store.databases():
+            if name.startswith("_"):
+                continue
+            handle = self._store.database(name)
+            stored = records.get(_PREFIX + name)
+            if stored is None:  # made by a program that opened the folder itself
+                created = handle.config.created_ms
+                record = DatabaseRecord(id=name, name=name, created_ms=created, updated_ms=created)
+                entries[name] = Entry(record, handle, 0)
+            else:
+                record = msgspec.json.decode(stored.value, type=DatabaseRecord)
+                entries[name] = Entry(record, handle, stored.revision)
+        for key, stored in records.items():
+            if key.removeprefix(_PREFIX) not in entries:  # a crash between the two steps of dropping or creating
+                self._metadata.compare_and_set(key, None, stored.revision)
+        self._entries = entries
+
+    # Reading
+
+    def resolve(self, text: str, principal: Principal, operation: Operation) -> Entry:
+        """By id, or by a name that only one visible database has. Raises what the check raises, or UNKNOWN_DATABASE."""
+        entry = self._entries.get(text)
+        if entry is not None:
+            self._check(operation, principal, entry.record)
+            return entry
+        named = [e for e in self.visible(principal) if e.record.name == text]
+        if len(named) != 1:
+            raise _unknown(text, len(named))
+        self._check(operation, principal, named[0].record)
+        return named[0]
+
+    def visible(self, principal: Principal) -> list[Entry]:
+        """Those the principal may see, oldest first."""
+        mine = [e for e in self._entries.values() if is_visible(principal, e.record)]
+        return sorted(mine, key=lambda e: (e.record.created_ms, e.id))
+
+    def every(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    def find(self, database_id: str) -> Entry | None:
+        return self._entries.get(database_id)
+
+    # Changing
+
+    def create(
+        self,
+        name: str,
+        dimension: int,
+        owner: str,
+        *,
+        description: str = "",
+        unique: bool = False,
+        index_type: str = "",
+        properties: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Entry:
+        """options: of `Store.create_database`. unique: raise ALREADY_EXISTS when any database has the name."""
+        check_name(name, description)
+        with self._lock:
+            if unique and any(e.record.name == name or e.id == name for e in self._entries.values()):
+                raise JadeError(
+                    ErrorCode.ALREADY_EXISTS, f"A database named {name!r} exists: choose another name.", details={"name": name}
+                )
+            database_id = f"db_{secrets.token_hex(8)}"
+            now = self._clock.now_ms()
+            record = DatabaseRecord(
+                id=database_id, name=name, description=description, owner=owner, created_ms=now, updated_ms=now,
+                index_type=index_type, properties=properties or {},
+            )  # fmt: skip
+            handle = self._store.create_database(database_id, dimension, **options)
+            try:
+                revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), 0)
+                assert revision is not None, "nobody else makes this id"
+            except BaseException:
+                self._store.drop_database(database_id)
+                raise
+            entry = Entry(record, handle, revision)
+            self._entries = {**self._entries, database_id: entry}
+            return entry
+
+    def update(self, database_id: str, **changes: Any) -> Entry:
+        """Change fields of the record. Raises UNKNOWN_DATABASE when it was dropped meanwhile."""
+        with self._lock:
+            entry = self._entries.get(database_id)
+            if entry is None:
+                raise _unknown(database_id, 0)
+            record = msgspec.structs.replace(entry.record, updated_ms=self._clock.now_ms(), **changes)
+            check_name(record.name, record.description)
+            revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), entry.revision)
+            if revision is None:
+                raise JadeError(ErrorCode.CONFLICT, "The database was changed by someone else at this moment: try again.")
+            changed = Entry(record, entry.handle, revision)
+            self._entries = {**self._entries, database_id: changed}
+            return changed
+
+    def alter(self, database_id: str, **changes: Any) -> Entry:
+        """Change what the engine does with it (`Store.alter_database`): index, index_parameters, schema, dimension."""
+        self._store.alter_database(database_id, **changes)
+        return self.update(database_id)
+
+    def drop(self, database_id: str) -> None:
+        """Delete the database and its data."""
+        with self._lock:
+            entry = self._entries.get(database_id)
+            if entry is None:
+                raise _unknown(database_id, 0)
+            self._entries = {name: e for name, e in self._entries.items() if name != database_id}
+            self._store.drop_database(database_id)
+            stored = self._metadata.get(_PREFIX + database_id)
+            if stored is not None:
+                self._metadata.compare_and_set(_PREFIX + database_id, None, stored.revision)
+        for told in self.on_drop:
+            told(database_id)
+
+    def reassign_owner(self, old: str, new: str) -> None:
+        """Databases of a deleted user pass to another; its grants go."""
+        for entry in self.every():
+            grants = {user: right for user, right in entry.record.grants.items() if user != old}
+            if entry.record.owner == old:
+                self.update(entry.id, owner=new, grants=grants)
+            elif grants != entry.record.grants:
+                self.update(entry.id, grants=grants)
+
+
+def is_visible(principal: Principal, record: DatabaseRecord) -> bool:
+    return principal.is_admin or record.owner == principal.user_id or principal.user_id in record.grants
+
+
+def check_name(name: str, description: str) -> None:
+    """Raises INVALID_ARGUMENT."""
+    if not isinstance(name, str) or not 1 <= len(name) <= NAME_LENGTH_MAX or has_control(name):
+        raise JadeError(
+            ErrorCode.INVALID_ARGUMENT, f"name must be 1 to {NAME_LENGTH_MAX} characters without control characters."
+        )
+    if not isinstance(description, str) or len(description) > DESCRIPTION_LENGTH_MAX:
+        raise JadeError(ErrorCode.INVALID_ARGUMENT, f"description must be at most {DESCRIPTION_LENGTH_MAX} characters.")
+
+
+def has_control(text: Iterable[str]) -> bool:
+    return any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) <= 0xDFFF for c in text)
+
+
+def _unknown(text: str, found: int) -> JadeError:
+    if found > 1:
+        message = f"Database not found: {found} databases are named {text!r:.200}; use the id of the one you mean."
+    else:
+        message = f"Database not found: {text!r:.200}. GET /v1/databases lists those you may see."
+    return JadeError(ErrorCode.UNKNOWN_DATABASE, message)

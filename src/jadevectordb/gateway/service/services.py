@@ -1,0 +1,51 @@
+"""Everything a handler may use, built once by `main` and passed to every call: no global state, no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jadevectordb.gateway.access.access import Access
+    from jadevectordb.gateway.embedded.store import Store
+    from jadevectordb.gateway.service.alerts import Alerts
+    from jadevectordb.gateway.service.analytics import Analytics
+    from jadevectordb.gateway.service.bm25 import Bm25
+    from jadevectordb.gateway.service.catalog import Catalog
+    from jadevectordb.gateway.service.embeddings import Embeddings
+    from jadevectordb.gateway.service.lifecycle import Lifecycle
+    from jadevectordb.gateway.service.rerank import Rerank
+    from jadevectordb.gateway.service.telemetry import Telemetry
+    from jadevectordb.ports.clock import Clock
+    from jadevectordb.ports.metadata_store import MetadataStore
+    from jadevectordb.settings.schema import Settings
+    from jadevectordb.settings.sources import Known
+
+
+@dataclass(slots=True)
+class Services:
+    """shut_down: asks the server to drain and stop; returns at once."""
+
+    version: str
+    known: Known
+    clock: Clock
+    store: Store
+    metadata: MetadataStore
+    access: Access
+    catalog: Catalog
+    telemetry: Telemetry
+    analytics: Analytics
+    embeddings: Embeddings
+    rerank: Rerank
+    bm25: Bm25
+    lifecycle: Lifecycle
+    alerts: Alerts
+    started_s: float  # monotonic
+    shut_down: Callable[[], None] = lambda: None
+    grpc_port: int | None = None
+    extra_closers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        return self.known.settings
