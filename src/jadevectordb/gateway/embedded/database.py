@@ -415,6 +415,10 @@ class Database:
         """Rows, segments, bytes in memory and on disk, watermarks: what is true now."""
         return stats_of(self._use())
 
+    def watermarks(self) -> list[int]:
+        """The newest log sequence that searches see, by shard."""
+        return [int(shard.watermark) for shard in self._use().view.shards]
+
     def wait_indexed(self, timeout: float | None = None) -> None:
         """Seal what is growing and return when every row so far is in an indexed segment. Raises TIMEOUT after `timeout` s.
 

@@ -40,6 +40,11 @@ class Item:
         return self._metadata
 
     @property
+    def metadata_json(self) -> bytes:
+        """The metadata as stored: a JSON object in UTF-8."""
+        return self._segment.metadata_of(self._row)
+
+    @property
     def vector(self) -> Rows:
         """float32 (dimension,) exactly as it was sent (uint8 zeros and ones under hamming); read-only."""
         if self._vector is None:
