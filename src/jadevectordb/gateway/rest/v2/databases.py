@@ -1,0 +1,230 @@
+"""Databases over the native API: make, list, look at, change, drop; their statistics and grants."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from jadevectordb.gateway.access.principals import Principal
+from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
+from jadevectordb.gateway.service.catalog import GRANT_RIGHTS, Entry
+from jadevectordb.gateway.service.services import Services
+from jadevectordb.model.database import index_kind_of
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import GRANTS_MAX
+from jadevectordb.model.schema import Schema, parse_schema
+
+_WAIT_S_MAX = 3600.0
+
+
+class CreateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
+    dimension: Annotated[int, Meta(ge=1, le=4096)]
+    metric: str = "cosine"
+    index: str = "AUTO"
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+    schema: dict[str, Any] = {}
+    strict: bool = False
+    text_language: str = "english"
+    description: Annotated[str, Meta(max_length=1000)] = ""
+    exist_ok: bool = False
+
+
+class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str | None = None
+    description: str | None = None
+    index: str | None = None
+    schema: dict[str, Any] | None = None
+
+
+class DatabaseAnswer(msgspec.Struct):
+    id: str
+    name: str
+    description: str
+    dimension: int
+    metric: str
+    index: str
+    shards: int
+    schema: dict[str, Any]
+    strict: bool
+    text_language: str
+    owner: str
+    created_at: str | None
+    updated_at: str | None
+    vectors: int
+
+
+class DatabasesAnswer(msgspec.Struct):
+    databases: list[DatabaseAnswer]
+
+
+class DroppedAnswer(msgspec.Struct):
+    id: str
+    name: str
+
+
+class WaitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    timeout_s: Annotated[float, Meta(ge=0, le=_WAIT_S_MAX)] = 60.0
+
+
+class GrantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    right: str
+
+
+class GrantsAnswer(msgspec.Struct):
+    grants: dict[str, str]
+
+
+def described(entry: Entry) -> DatabaseAnswer:
+    config, record = entry.handle.config, entry.record
+    return DatabaseAnswer(
+        id=record.id,
+        name=record.name,
+        description=record.description,
+        dimension=config.dimension,
+        metric=str(config.metric),
+        index=str(config.index),
+        shards=config.shards,
+        schema={path: str(kind) for path, kind in config.schema.fields.items()},
+        strict=config.schema.strict,
+        text_language=config.text_language,
+        owner=record.owner,
+        created_at=iso(record.created_ms),
+        updated_at=iso(record.updated_ms),
+        vectors=entry.handle.count(),
+    )
+
+
+def _create(services: Services, request: Request) -> Response:
+    body = request.json(CreateBody)
+    if body.exist_ok:
+        existing = _same(services, request.principal, body)
+        if existing is not None:
+            return reply(described(existing), 201)
+    entry = services.catalog.create(
+        body.name, body.dimension, request.principal.user_id, description=body.description, unique=True,
+        index_type=body.index.upper(), metric=body.metric, index=body.index, shards=body.shards, schema=body.schema,
+        strict=body.strict, text_language=body.text_language,
+    )  # fmt: skip
+    services.access.audit.record("database_create", request.principal, request.client, details=entry.record.name, resource=entry.id)
+    return reply(described(entry), 201)
+
+
+def _same(services: Services, principal: Principal, body: CreateBody) -> Entry | None:
+    """The visible database of this name, when it was made with the same settings; raises ALREADY_EXISTS when with others."""
+    named = [e for e in services.catalog.visible(principal) if e.record.name == body.name]
+    if not named:
+        return None
+    config = named[0].handle.config
+    ours = (body.dimension, body.metric.lower(), body.index.upper(), body.shards, parse_schema(body.schema, strict=body.strict))
+    theirs = (config.dimension, str(config.metric), str(config.index), config.shards, config.schema)
+    if len(named) > 1 or ours != theirs:
+        raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {body.name!r} exists with other settings.")
+    return named[0]
+
+
+def _list(services: Services, request: Request) -> Response:
+    name = request.query.get("name")
+    entries = services.catalog.visible(request.principal)
+    return reply(DatabasesAnswer([described(e) for e in entries if name is None or e.record.name == name]))
+
+
+def _get(services: Services, request: Request) -> Response:
+    return reply(described(request.entry))
+
+
+def _change(services: Services, request: Request) -> Response:
+    body = request.json(ChangeBody)
+    entry = request.entry
+    engine: dict[str, Any] = {}
+    if body.index is not None:
+        engine["index"] = str(index_kind_of(body.index))
+    if body.schema is not None:
+        config: Schema = entry.handle.config.schema
+        engine["schema"] = parse_schema(body.schema, strict=config.strict)
+    changes = {name: value for name in ("name", "description") if (value := getattr(body, name)) is not None}
+    if not engine and not changes:
+        raise invalid("Nothing to change: give name, description, index or schema.")
+    if "name" in changes and any(
+        e.record.name == body.name and e.id != entry.id for e in services.catalog.every()
+    ):
+        raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {body.name!r} exists: choose another name.")
+    if engine:
+        entry = services.catalog.alter(entry.id, **engine)
+    if changes:
+        entry = services.catalog.update(entry.id, **changes)
+    services.access.audit.record("database_update", request.principal, request.client, details=entry.record.name, resource=entry.id)
+    return reply(described(entry))
+
+
+def _drop(services: Services, request: Request) -> Response:
+    entry = request.entry
+    services.catalog.drop(entry.id)
+    services.access.audit.record("database_delete", request.principal, request.client, details=entry.record.name, resource=entry.id)
+    return reply(DroppedAnswer(entry.id, entry.record.name))
+
+
+def _stats(services: Services, request: Request) -> Response:
+    return reply({**request.entry.handle.stats().as_dict(), "name": request.entry.record.name})
+
+
+def _wait_indexed(services: Services, request: Request) -> Response:
+    request.entry.handle.wait_indexed(request.json(WaitBody).timeout_s)
+    return reply({"indexed": True})
+
+
+def _compact(services: Services, request: Request) -> Response:
+    request.entry.handle.compact(request.json(WaitBody).timeout_s)
+    return reply({"compacted": True})
+
+
+# Grants
+
+
+def _grants(services: Services, request: Request) -> Response:
+    return reply(GrantsAnswer(request.entry.record.grants))
+
+
+def _grant(services: Services, request: Request) -> Response:
+    right = request.json(GrantBody).right
+    if right not in GRANT_RIGHTS:
+        raise invalid(f"right must be one of {', '.join(GRANT_RIGHTS)}, got {right!r:.60}.")
+    user = services.access.accounts.find(request.params["userId"])
+    grants = {**request.entry.record.grants, user.user_id: right}
+    if len(grants) > GRANTS_MAX:
+        raise invalid(f"A database can be granted to at most {GRANTS_MAX} users.")
+    entry = services.catalog.update(request.entry.id, grants=grants)
+    services.access.audit.record("database_update", request.principal, request.client, details=f"grant {right} to {user.user_id}", resource=entry.id)
+    return reply(GrantsAnswer(entry.record.grants))
+
+
+def _revoke(services: Services, request: Request) -> Response:
+    user_id = request.params["userId"]
+    if user_id not in request.entry.record.grants:
+        user_id = services.access.accounts.find(user_id).user_id
+    grants = {user: right for user, right in request.entry.record.grants.items() if user != user_id}
+    if len(grants) == len(request.entry.record.grants):
+        raise JadeError(ErrorCode.NOT_FOUND, "Grant not found: this user has none on this database.")
+    entry = services.catalog.update(request.entry.id, grants=grants)
+    services.access.audit.record("database_update", request.principal, request.client, details=f"revoke from {user_id}", resource=entry.id)
+    return reply(GrantsAnswer(entry.record.grants))
+
+
+_DB = "/v2/databases/{db}"
+ROUTES = (
+    Route("GET", "/v2/databases", "database.list", _list, summary="Databases you may see", answer=DatabasesAnswer),
+    Route("POST", "/v2/databases", "database.create", _create, summary="Make a database", request=CreateBody, answer=DatabaseAnswer, success=201),
+    Route("GET", _DB, "database.read", _get, summary="How a database is made", answer=DatabaseAnswer),
+    Route("PATCH", _DB, "database.update", _change, summary="Rename, describe, change index or schema", request=ChangeBody, answer=DatabaseAnswer),
+    Route("DELETE", _DB, "database.delete", _drop, summary="Drop a database and everything in it", answer=DroppedAnswer),
+    Route("GET", _DB + "/stats", "database.stats", _stats, summary="Rows, segments, memory, disk", answer=dict[str, Any]),
+    Route("POST", _DB + "/wait-indexed", "database.compact", _wait_indexed, summary="Wait until every row is indexed", request=WaitBody, answer=dict[str, bool]),
+    Route("POST", _DB + "/compact", "database.compact", _compact, summary="Merge segments, reclaim deleted rows", request=WaitBody, answer=dict[str, bool]),
+    Route("GET", _DB + "/grants", "grant.read", _grants, summary="Who may do what with it", answer=GrantsAnswer),
+    Route("PUT", _DB + "/grants/{userId}", "grant.write", _grant, summary="Grant read, write or admin", request=GrantBody, answer=GrantsAnswer),
+    Route("DELETE", _DB + "/grants/{userId}", "grant.write", _revoke, summary="Take a grant back", answer=GrantsAnswer),
+)  # fmt: skip
+
+
