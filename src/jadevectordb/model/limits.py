@@ -164,3 +164,7 @@ RESET_COMMAND_S_MAX = 30.0  # how long the program that delivers a reset may run
 RATE_NAMES_MAX = 100_000  # principals and addresses that have a rate of their own; the one idle longest is forgotten
 STORE_ATTEMPTS_MAX = 16  # how often a change of a record is tried again when someone else changed it meanwhile
 GRANTS_MAX = 1000  # users a database is granted to
+
+RPC_MESSAGE_BYTES_MAX_RECEIVED = 256 << 20  # one gRPC message
+RPC_DETAILS_BYTES_MAX = 2048  # an error's details in trailing metadata; larger ones are left out
+RPC_MESSAGE_BYTES_MAX = 2048  # an error's sentence
