@@ -111,13 +111,17 @@ class Analytics:
     def flush(self) -> None:
         """Write what is buffered now. Raises what the log raises; then it is still buffered."""
         with self._flushing:
-            for _ in range(QUERIES_BUFFERED_MAX // _BATCH + 1):
-                batch = list(itertools.islice(self._buffer.copy(), _BATCH))
+            while True:
+                batch: list[QueryRecord] = []
+                while self._buffer and len(batch) < _BATCH:  # only this method takes out, under its lock
+                    batch.append(self._buffer.popleft())
                 if not batch:
                     return
-                self._log.append([LoggedQuery(record, normalized(record.text)) for record in batch])
-                for _ in batch:
-                    self._buffer.popleft()
+                try:
+                    self._log.append([LoggedQuery(record, normalized(record.text)) for record in batch])
+                except BaseException:
+                    self._buffer.extendleft(reversed(batch))
+                    raise
 
     def prune(self) -> int:
         """Forget what is too old or too much; how many searches went."""

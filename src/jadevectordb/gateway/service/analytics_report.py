@@ -101,10 +101,10 @@ def _recommend(
             "or add what people look for."
         )
     if total.latency_p95_ms >= max(_TAIL_MS_MIN, _TAIL_FACTOR * total.latency_p50_ms):
+        factor = total.latency_p95_ms / max(total.latency_p50_ms, 0.001)
         yield (
-            f"One search in twenty takes {total.latency_p95_ms:.1f} ms or more, {total.latency_p95_ms / max(total.latency_p50_ms, 0.001):.0f} "
-            f"times the median of {total.latency_p50_ms:.1f} ms; the slowest was a {slow[0].kind} search with k={slow[0].k}: "
-            "ask for its plan with explain."
+            f"One search in twenty takes {total.latency_p95_ms:.1f} ms or more, {factor:.0f} times the median of "
+            f"{total.latency_p50_ms:.1f} ms; the slowest was a {slow[0].kind} search with k={slow[0].k}: ask for its plan with explain."
         )
     if total.total >= _QUERIES_MIN and patterns and patterns[0].count / total.total >= _REPEATED_SHARE:
         top = patterns[0]
