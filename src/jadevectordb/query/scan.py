@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import islice, pairwise, repeat
 
 import numpy as np
 
 from jadevectordb.index import bitmap
 from jadevectordb.model.filters import Filter
 from jadevectordb.query.allowed import allowed_rows
+from jadevectordb.segment.reader import UNREADABLE
 from jadevectordb.shard.view import DatabaseView, Part
 
 Place = tuple[int, str]  # (hash of the id, id): where a vector stands in the order of a scroll
@@ -35,8 +36,28 @@ def page(view: DatabaseView, node: Filter | None, after: Place | None, limit: in
     The order is that of hashes, fixed for an id whatever is written meanwhile: scrolling never shows a vector twice and
     never misses one that was there throughout.
     """
-    walks = [_walk(part, index, node, after) for index, part in enumerate(view.parts)]
+    walks = [_walk_safely(part, index, node, after) for index, part in enumerate(view.parts)]
     return [(name, view.parts[index], row) for _, name, index, row in islice(heapq.merge(*walks), limit)]
+
+
+def by_id(view: DatabaseView, offset: int, limit: int) -> list[tuple[str, Part, int]]:
+    """Live vectors in order of their ids, from the offset-th on. Reads every id: for paging by number, not for large scans."""
+    places: list[tuple[str, int, int]] = []
+    for index, part in enumerate(view.parts):
+        reader = part.reader
+        rows = list(range(reader.row_count)) if part.alive is None else bitmap.to_rows(part.alive).tolist()
+        try:
+            places += zip(reader.ids_of(rows), repeat(index), rows)
+        except UNREADABLE as error:
+            raise reader.blame(error) from error
+    return [(name, view.parts[index], row) for name, index, row in heapq.nsmallest(offset + limit, places)[offset:]]
+
+
+def _walk_safely(part: Part, index: int, node: Filter | None, after: Place | None) -> Iterator[Found]:
+    try:
+        yield from _walk(part, index, node, after)
+    except UNREADABLE as error:
+        raise part.reader.blame(error) from error
 
 
 def _walk(part: Part, index: int, node: Filter | None, after: Place | None) -> Iterator[Found]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, overload
 
 import msgspec
 import numpy.typing as npt
 
+from jadevectordb.gateway.embedded.alteration import check_before, prepare
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
     group_into,
@@ -21,9 +23,11 @@ from jadevectordb.gateway.embedded.arguments import (
     recall_of,
     timeout_of,
 )
-from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page, Unpacker
+from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page
+from jadevectordb.gateway.embedded.opening import Opening
 from jadevectordb.gateway.embedded.stats import Stats, stats_of
-from jadevectordb.index.text import Analyzer
+from jadevectordb.index.api import RECALL_DEFAULT
+from jadevectordb.index.space import VectorSpace
 from jadevectordb.model import filter_parse
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -34,7 +38,7 @@ from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.query import executor, scan
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
 from jadevectordb.query.write_checks import check_ids, invalid
-from jadevectordb.query.writer import Writer, WriteResult
+from jadevectordb.query.writer import WriteGate, WriteResult
 
 MetadataLike = Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any]  # bytes: a JSON object
 FilterLike = Filter | Mapping[str, Any] | None
@@ -45,12 +49,11 @@ class Database:
     """Made by `Store.create_database` and `Store.database`."""
 
     def __init__(self, opened: OpenDatabase, node: NodeId) -> None:
-        self._opened: OpenDatabase | None = opened
+        self._opening: Opening | None = Opening(opened, node)
+        self._node = node
         self._config = opened.config
-        self._space = opened.space
-        self._unpacker = Unpacker(opened.config.metric, opened.config.dimension)
-        self._writer = Writer(opened, node)
-        self._analyzer = None if opened.text is None else Analyzer(opened.text)
+        self._changes = WriteGate()  # writers pass together; altering the database passes alone
+        self._altering = threading.Lock()  # one alteration at a time
         # Under cosine and dot a similarity is its score: the conversion is skipped where every microsecond counts
         self._score_is_similarity = opened.config.metric in (Metric.COSINE, Metric.DOT)
 
@@ -73,7 +76,7 @@ class Database:
         return self._config
 
     def __repr__(self) -> str:
-        state = "closed" if self._opened is None else f"{self.count()} vectors"
+        state = "closed" if self._opening is None else f"{self.count()} vectors"
         return f"<Database {self.name!r}: {state}, dimension {self.dimension}, {self.metric}>"
 
     def __len__(self) -> int:
@@ -101,8 +104,8 @@ class Database:
         Raises DIMENSION_MISMATCH, INVALID_VECTOR, INVALID_ID, DUPLICATE_ID, INVALID_METADATA, SCHEMA_VIOLATION,
         VERSION_CONFLICT, REQUEST_TOO_LARGE, DISK_FULL; in every case nothing of the batch is stored.
         """
-        self._use()
-        return self._writer.upsert(ids, vectors, metadata, if_version, request_id)
+        with self._changes.shared():
+            return self._now().writer.upsert(ids, vectors, metadata, if_version, request_id)
 
     def update_metadata(
         self,
@@ -117,11 +120,12 @@ class Database:
 
         Ids that don't exist are skipped; `count` in the result says how many were changed.
         """
-        self._use()
+        self._now()
         names = check_ids([ids] if isinstance(ids, str) else ids)
         if isinstance(metadata, Mapping):
             metadata = [metadata] * len(names)
-        return self._writer.update(names, metadata, merge, if_version, request_id)
+        with self._changes.shared():
+            return self._now().writer.update(names, metadata, merge, if_version, request_id)
 
     def delete(
         self,
@@ -132,17 +136,22 @@ class Database:
         request_id: str = "",
     ) -> WriteResult:
         """Delete by id or by filter; `count` in the result says how many there were. Ids that don't exist are skipped."""
-        self._use()
+        self._now()
         if (ids is None) == (filter is None):
             raise invalid("delete takes either ids or a filter.")
         if ids is not None:
-            return self._writer.delete([ids] if isinstance(ids, str) else ids, if_version, request_id)
+            with self._changes.shared():
+                return self._now().writer.delete([ids] if isinstance(ids, str) else ids, if_version, request_id)
         if if_version is not None:
             raise invalid("if_version goes with ids, not with a filter.")
-        node = self._parse(filter)
-        if node is None:
-            raise invalid("An empty filter would delete everything: drop the database instead, or name what to delete.")
-        return self._writer.delete_where(node, request_id)
+        with self._changes.shared():
+            opening = self._now()
+            node = _parsed(opening, filter)
+            if node is None:
+                raise invalid(
+                    "An empty filter would delete everything: drop the database instead, or name what to delete."
+                )
+            return opening.writer.delete_where(node, request_id)
 
     # Reading by id
 
@@ -152,13 +161,14 @@ class Database:
     def get(self, ids: Iterable[str]) -> list[Item | None]: ...
     def get(self, ids: str | Iterable[str]) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
-        view = self._use().view
+        opening = self._now()
+        view = opening.view
         names = names_of(ids)
         items: list[Item | None] = [None] * len(names)
         for shard in view.shards:
             for i, where in enumerate(shard.locate(names)):
                 if where is not None:
-                    items[i] = Item(names[i], where[0].reader, where[1], self._unpacker)
+                    items[i] = Item(names[i], where[0].reader, where[1], opening.unpacker)
         return items[0] if isinstance(ids, str) else items
 
     @overload
@@ -173,7 +183,8 @@ class Database:
 
     def count(self, filter: FilterLike = None) -> int:
         """Exactly how many vectors there are, or match."""
-        return scan.count(self._use().view, self._parse(filter))
+        opening = self._now()
+        return scan.count(opening.view, _parsed(opening, filter))
 
     def scroll(
         self,
@@ -184,11 +195,22 @@ class Database:
         """All vectors, a page at a time. The order is fixed by the ids alone, so pages never overlap and never skip a vector
         that is there throughout, whatever is written meanwhile.
         """
-        view = self._use().view
+        opening = self._now()
         limit = count_of(limit, "limit")
-        found = scan.page(view, self._parse(filter), place_of(cursor), limit)
-        items = [Item(vector_id, part.reader, row, self._unpacker) for vector_id, part, row in found]
+        found = scan.page(opening.view, _parsed(opening, filter), place_of(cursor), limit)
+        items = [Item(vector_id, part.reader, row, opening.unpacker) for vector_id, part, row in found]
         return Page(items, items[-1].id if len(items) == limit else None)
+
+    def by_id(self, limit: int, offset: int = 0) -> tuple[list[Item], int]:
+        """(items in order of their ids from the offset-th on, how many vectors there are), both of one moment.
+
+        Reads every id: for showing numbered pages to people. `scroll` is for reading everything.
+        """
+        opening = self._now()
+        view = opening.view
+        limit = count_of(limit, "limit")
+        found = scan.by_id(view, offset, limit)
+        return [Item(vector_id, part.reader, row, opening.unpacker) for vector_id, part, row in found], view.live
 
     def items(self, filter: FilterLike = None) -> Iterator[Item]:
         """Every item that matches, by scrolling."""
@@ -226,13 +248,15 @@ class Database:
         """The k stored vectors most like `vector` (or like the one stored under `id`, itself left out), best first.
 
         vector: (dimension,). filter: only vectors whose metadata match, decided before the best k are taken. recall: share
-        of the true best k to find on average, 0 < recall <= 1; 1.0 is exact. text: words for a full-text search (BM25) over
+        of the true best k to find on average, 0 < recall <= 1; 1.0 is exact. At 0.95 the index parameters efSearch and nprobe
+        count instead, where the database sets them. text: words for a full-text search (BM25) over
         the declared text fields; with a vector too, both rankings are fused (fusion "rrf" or "weighted"; alpha: the vector's
         share). threshold: only hits whose score is at least this. max_distance: every hit within this distance, exactly
         (k=None: all of them). group_by: at most group_size hits for each value of that metadata field, k groups. exact,
         nprobe, candidates, ef_search: for experts, instead of recall. explain: the result's `explanation` says what was
         done. Equal scores are ordered by id.
         """
+        opening = self._now()
         if (
             threshold is None
             and max_distance is None
@@ -242,47 +266,39 @@ class Database:
             and vector is not None
         ):
             # The common search, kept short
-            opened = self._use()
             request = SearchRequest(
-                self._space.prepare_query(vector), count_of(k, "k"), recall_of(recall), self._parse(filter)
+                opening.space.prepare_query(vector), count_of(k, "k"), recall_of(recall), _parsed(opening, filter)
             )
         else:
-            opened = self._use()
-            request = self._request(opened, vector, id, k, filter, recall, text, fusion, alpha, threshold, max_distance)
+            request = self._request(
+                opening, vector, id, k, filter, recall, text, fusion, alpha, threshold, max_distance
+            )
         if exact or nprobe is not None or candidates is not None or ef_search is not None:
             request.overrides = overrides_of(exact, nprobe, candidates, ef_search)
+        elif request.recall == RECALL_DEFAULT:
+            request.overrides = opening.overrides
         if group_by is not None:
             group_into(request, group_by, group_size)
-        return self._run(opened, request, explain)
+        return self._run(opening, request, explain)
 
-    def _run(self, opened: OpenDatabase, request: SearchRequest, explain: bool) -> Hits:
+    def _run(self, opening: Opening, request: SearchRequest, explain: bool) -> Hits:
         explanation, started = None, 0.0
         if explain:
             explanation, started = Explanation(request.recall), time.perf_counter()
-        matches = executor.search(opened.view, request, self._analyzer, explanation)
-        hits = Hits(self._hits(matches, request), explanation)
+        matches = executor.search(opening.view, request, opening.analyzer, explanation)
+        hits = Hits(self._hits(opening, matches, request), explanation)
         if explanation is not None:
             explanation.total_us = (time.perf_counter() - started) * 1e6
         return hits
 
-    def _hits(self, matches: list[Match], request: SearchRequest) -> list[Hit]:
-        unpacker = self._unpacker
+    def _hits(self, opening: Opening, matches: list[Match], request: SearchRequest) -> list[Hit]:
+        unpacker = opening.unpacker
         if request.similarity_min is not None:
-            matches = self._within_limits(matches, request)
+            matches = _within_limits(opening.space, matches, request)
         if self._score_is_similarity or request.text is not None:
             return [Hit(score, vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
-        public = self._space.public_score
+        public = opening.space.public_score
         return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
-
-    def _within_limits(self, matches: list[Match], request: SearchRequest) -> list[Match]:
-        """The limits as the caller said them: turned into a similarity and back, a hit's own score could miss itself."""
-        space = self._space
-        return [
-            match
-            for match in matches
-            if (request.score_min is None or space.public_score(match[0]) >= request.score_min)
-            and (request.distance_max is None or space.distance(match[0]) <= request.distance_max)
-        ]
 
     def search_batch(
         self,
@@ -293,13 +309,14 @@ class Database:
         recall: float = 0.95,
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension), all over the same view of the data."""
-        opened = self._use()
+        opening = self._now()
         k, recall = count_of(k, "k"), recall_of(recall)
-        node, view = self._parse(filter), opened.view
+        node, view = _parsed(opening, filter), opening.view
+        overrides = opening.overrides if recall == RECALL_DEFAULT else None
         results = []
-        for query in self._space.prepare_queries(vectors):
-            request = SearchRequest(query, k, recall, node)
-            results.append(Hits(self._hits(executor.search(view, request, None, None), request)))
+        for query in opening.space.prepare_queries(vectors):
+            request = SearchRequest(query, k, recall, node, overrides)
+            results.append(Hits(self._hits(opening, executor.search(view, request, None, None), request)))
         return results
 
     def search_groups(
@@ -318,14 +335,16 @@ class Database:
 
         Groups are in the order of their best hit; vectors without the field are left out.
         """
-        opened = self._use()
-        request = self._request(opened, vector, id, k, filter, recall, text, "rrf", 0.5, None, None)
+        opening = self._now()
+        request = self._request(opening, vector, id, k, filter, recall, text, "rrf", 0.5, None, None)
         group_into(request, group_by, group_size)
-        matches = executor.search(opened.view, request, self._analyzer, None)
+        if request.recall == RECALL_DEFAULT:
+            request.overrides = opening.overrides
+        matches = executor.search(opening.view, request, opening.analyzer, None)
         group_of = executor.group_reader(group_by)
         groups: dict[str, Group] = {}
-        for hit, match in zip(self._hits(matches, request), matches, strict=True):
-            key = group_of(match[2].metadata_of(match[3]))
+        for hit, match in zip(self._hits(opening, matches, request), matches, strict=True):
+            key = group_of(match)
             assert key is not None
             groups.setdefault(key, Group(msgspec.json.decode(key), [])).hits.append(hit)
         return list(groups.values())
@@ -338,7 +357,7 @@ class Database:
 
     def _request(
         self,
-        opened: OpenDatabase,
+        opening: Opening,
         vector: npt.ArrayLike | None,
         vector_id: str | None,
         k: int | None,
@@ -360,7 +379,7 @@ class Database:
             k = count_of(k, "k")
         recall = recall_of(recall)
         if text is not None:
-            self._check_text(text, fusion, alpha, threshold, max_distance)
+            self._check_text(opening, text, fusion, alpha, threshold, max_distance)
         if vector_id is not None:
             if not isinstance(vector_id, str):
                 raise invalid(f"id must be one string, got {vector_id!r:.80}.")
@@ -369,10 +388,10 @@ class Database:
                 raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
             vector = item.vector
         request = SearchRequest(
-            None if vector is None else self._space.prepare_query(vector),
+            None if vector is None else opening.space.prepare_query(vector),
             k,
             recall,
-            self._parse(filter),
+            _parsed(opening, filter),
             text=text,
             fusion=fusion,
             alpha=alpha,
@@ -380,19 +399,25 @@ class Database:
         )
         if threshold is not None:
             request.score_min = number_of(threshold, "threshold")
-            request.similarity_min = loosened(self._space.similarity_of_score(request.score_min))
+            request.similarity_min = loosened(opening.space.similarity_of_score(request.score_min))
         if max_distance is not None:
             if threshold is not None:
                 raise invalid("threshold and max_distance say the same thing: give one of them.")
             request.distance_max = number_of(max_distance, "max_distance")
-            request.similarity_min = loosened(self._space.similarity_of_distance(request.distance_max))
+            request.similarity_min = loosened(opening.space.similarity_of_distance(request.distance_max))
             request.within = True
         return request
 
     def _check_text(
-        self, text: str, fusion: str, alpha: float, threshold: float | None, max_distance: float | None
+        self,
+        opening: Opening,
+        text: str,
+        fusion: str,
+        alpha: float,
+        threshold: float | None,
+        max_distance: float | None,
     ) -> None:
-        if self._analyzer is None:
+        if opening.analyzer is None:
             raise JadeError(
                 ErrorCode.UNKNOWN_FIELD,
                 f"Database {self.name!r} declares no text field: create it with schema={{'FIELD': 'text'}} to search by text.",
@@ -406,52 +431,130 @@ class Database:
         if threshold is not None or max_distance is not None:
             raise invalid("threshold and max_distance are about vectors: they can't be combined with text.")
 
-    def _parse(self, value: FilterLike) -> Filter | None:
-        return None if value is None else filter_parse.parse(value, self._config.schema)
-
     # Looking after it
 
     def stats(self) -> Stats:
         """Rows, segments, bytes in memory and on disk, watermarks: what is true now."""
         return stats_of(self._use())
 
+    @property
+    def trouble(self) -> str:
+        """Why background work can't go on, "" when it can; damage found in the files counts."""
+        opened = self._opened
+        if opened is None:
+            return "closed"
+        error = opened.damage or opened.maintenance.trouble
+        return "" if error is None else error.message
+
+    @property
+    def index_in_use(self) -> str:
+        """What most rows are searched with now: the index kind of the largest segment, FLAT while none is built."""
+        part = max(self._use().view.parts, key=lambda part: part.live, default=None)
+        kind = "" if part is None else part.reader.index_kind
+        return kind if kind and kind != "growing" else "FLAT"
+
     def watermarks(self) -> list[int]:
         """The newest log sequence that searches see, by shard."""
         return [int(shard.watermark) for shard in self._use().view.shards]
+
+    def search_cost_us(self) -> float:
+        """About how many microseconds a plain search takes now: ten hits, the default recall, no filter, everything in memory.
+
+        An estimate from the sizes of segments and what their indexes are calibrated to do, not a measurement, made once for
+        each state of the data: for deciding where to run a search, not for promising a time.
+        """
+        return self._now().search_cost_us()
 
     def wait_indexed(self, timeout: float | None = None) -> None:
         """Seal what is growing and return when every row so far is in an indexed segment. Raises TIMEOUT after `timeout` s.
 
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
-        opened, limit_s = self._use(), timeout_of(timeout)
-        if not all(replica.is_settled for replica in opened.replicas):
-            self._writer.seal(compact=False)
-        opened.maintenance.wait_settled(limit_s)
+        self._settle(timeout_of(timeout), compact=False)
 
     def compact(self, timeout: float | None = None) -> None:
         """Merge every shard into one segment without dead rows, and wait for it."""
-        opened, limit_s = self._use(), timeout_of(timeout)
-        self._writer.seal(compact=True)
-        opened.maintenance.wait_settled(limit_s)
+        self._settle(timeout_of(timeout), compact=True)
+
+    def _settle(self, limit_s: float | None, *, compact: bool) -> None:
+        clock = self._use().clock
+        until = None if limit_s is None else clock.monotonic_s() + limit_s
+        while True:
+            with self._changes.shared():
+                opening = self._now()
+                if compact or not all(replica.is_settled for replica in opening.database.replicas):
+                    opening.writer.seal(compact=compact)
+            try:
+                left = None if until is None else until - clock.monotonic_s()
+                return opening.database.maintenance.wait_settled(left)
+            except JadeError as error:
+                if error.code is not ErrorCode.CLOSED or not self._was_altered_since(opening):
+                    raise
 
     def verify(self) -> None:
         """Read every file and compare checksums. Raises CORRUPT naming the first damaged file."""
-        self._use().verify()
+        while True:
+            opening = self._now()
+            try:
+                return opening.database.verify()
+            except JadeError:
+                if not self._was_altered_since(opening):
+                    raise
 
     def digest(self) -> list[str]:
         """A fingerprint of each shard's contents: equal for databases that applied the same writes."""
         return [replica.digest() for replica in self._use().replicas]
 
-    def _use(self) -> OpenDatabase:
-        opened = self._opened
-        if opened is None:
+    # Openings
+
+    def _now(self) -> Opening:
+        opening = self._opening
+        if opening is None:
             raise JadeError(ErrorCode.CLOSED, f"Database {self.name!r} is closed: open its store again.")
-        if opened.damage is not None:
-            raise opened.damage
-        return opened
+        if opening.database.damage is not None:
+            raise opening.database.damage
+        return opening
+
+    def _use(self) -> OpenDatabase:
+        return self._now().database
+
+    def _was_altered_since(self, opening: Opening) -> bool:
+        """Whether another opening has taken the place of this one; waits for an alteration that is under way."""
+        with self._changes.shared():
+            return self._opening is not None and self._opening is not opening
+
+    def _alter(self, wanted: DatabaseConfig, swap: Callable[[], None]) -> None:
+        """Go over to another configuration. swap: writes it to the catalog, and calls `_reopen`.
+
+        Readers go on with the opening they have, writers wait. Called by one thread at a time.
+        """
+        checked = check_before(self._now(), wanted)
+        with self._changes.alone():
+            prepare(self._now(), wanted, checked)
+            swap()
+
+    def _reopen(self, open_again: Callable[[], OpenDatabase]) -> None:
+        """Close what is open and take what `open_again` returns in its place; what was open stays readable until then."""
+        assert self._opening is not None
+        self._opening.database.close()
+        opened = open_again()
+        self._opening, self._config = Opening(opened, self._node), opened.config
 
     def _close(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.database.close()
+
+
+def _parsed(opening: Opening, value: FilterLike) -> Filter | None:
+    return None if value is None else filter_parse.parse(value, opening.config.schema)
+
+
+def _within_limits(space: VectorSpace, matches: list[Match], request: SearchRequest) -> list[Match]:
+    """The limits as the caller said them: turned into a similarity and back, a hit's own score could miss itself."""
+    return [
+        match
+        for match in matches
+        if (request.score_min is None or space.public_score(match[0]) >= request.score_min)
+        and (request.distance_max is None or space.distance(match[0]) <= request.distance_max)
+    ]

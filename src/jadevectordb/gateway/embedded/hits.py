@@ -14,7 +14,7 @@ import numpy as np
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 from jadevectordb.query.plan import Explanation
-from jadevectordb.segment.reader import SegmentReader
+from jadevectordb.segment.reader import UNREADABLE, SegmentReader
 
 _decode = msgspec.json.Decoder().decode
 
@@ -36,7 +36,10 @@ class Item:
     def metadata(self) -> dict[str, Any]:
         """As stored; the dict is the caller's own."""
         if self._metadata is None:
-            self._metadata = _decode(self._segment.metadata_of(self._row))
+            try:
+                self._metadata = _decode(self._segment.metadata_of(self._row))
+            except UNREADABLE as error:
+                raise self._segment.blame(error) from error
         return self._metadata
 
     @property

@@ -43,6 +43,7 @@ class Stats(msgspec.Struct, frozen=True):
     log_bytes: int
     watermarks: list[int]
     trouble: str
+    rows_to_build: int = 0  # in segments on disk that the background is to build an index for, or another one
 
     def as_dict(self) -> dict[str, object]:
         plain: dict[str, object] = msgspec.to_builtins(self)
@@ -80,6 +81,7 @@ def stats_of(database: OpenDatabase) -> Stats:
         log_bytes=log_bytes,
         watermarks=[int(shard.watermark) for shard in view.shards],
         trouble="" if trouble is None else str(trouble),
+        rows_to_build=sum(build.rows for replica in database.replicas for build in replica.planned_builds()),
     )
 
 

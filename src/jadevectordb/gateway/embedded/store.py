@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from jadevectordb.gateway.embedded.alteration import altered
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.index.text import TextConfig
 from jadevectordb.model.database import (
@@ -29,6 +30,7 @@ from jadevectordb.model.database import (
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
+from jadevectordb.model.index_parameters import parse_index_parameters
 from jadevectordb.model.limits import SEAL_ROWS
 from jadevectordb.model.schema import Schema, parse_schema
 from jadevectordb.node.open_database import OpenDatabase
@@ -40,6 +42,7 @@ from jadevectordb.segment.builder import sync_folder
 _PREFIX = "database/"
 _FOLDER = "db-"
 _DROPPED = "dropped-"
+_UNFINISHED = ".unfinished-"
 _NODE = NodeId("local")
 
 
@@ -121,6 +124,7 @@ class Store:
         index: str = "AUTO",
         schema: Schema | Mapping[str, Any] | None = None,
         *,
+        index_parameters: Mapping[str, Any] | None = None,
         strict: bool = False,
         text_language: str = "english",
         seal_rows: int = SEAL_ROWS,
@@ -129,9 +133,11 @@ class Store:
         """Make a database and open it.
 
         dimension: 1 to 4096 (bits under hamming). metric: cosine, euclidean, dot or hamming. shards: parts it is split into
-        by id. index: AUTO, FLAT, IVF, HNSW or LSH. schema: metadata fields declared with a type, such as {"year": "integer",
-        "tags": "string[]", "body": "text"}: typed and faster to filter; "text" makes a field searchable by words. strict:
-        refuse fields that are not declared. exist_ok: open it if it exists with the same settings.
+        by id. index: AUTO, FLAT, IVF, HNSW or LSH. index_parameters: by hand instead of what is found best when the index
+        is built: M, efConstruction and efSearch of HNSW, nlist and nprobe of IVF, numTables and numBits of LSH. schema:
+        metadata fields declared with a type, such as {"year": "integer", "tags": "string[]", "body": "text"}: typed and
+        faster to filter; "text" makes a field searchable by words. strict: refuse fields that are not declared. exist_ok:
+        open it if it exists with the same settings.
         Raises ALREADY_EXISTS, INVALID_ARGUMENT.
         """
         if not isinstance(name, str) or type(dimension) is not int or type(shards) is not int:
@@ -146,6 +152,7 @@ class Store:
             metric=metric_of(metric),
             shards=shards,
             index=index_kind_of(index),
+            index_parameters=parse_index_parameters(index_kind_of(index), index_parameters),
             schema=parse_schema(schema, strict=strict),
             text_language=text_language,
             seal_rows=seal_rows,
@@ -204,6 +211,66 @@ class Store:
             self._open[name] = opened
             return opened
 
+    def alter_database(
+        self,
+        name: str,
+        *,
+        index: str | None = None,
+        index_parameters: Mapping[str, Any] | None = None,
+        schema: Schema | Mapping[str, Any] | None = None,
+        strict: bool | None = None,
+        dimension: int | None = None,
+    ) -> Database:
+        """Change how a database is configured, while it is in use; what is None stays. The same object as `database(name)`.
+
+        index, index_parameters: segments that were built otherwise are rebuilt in the background and searched as they are
+        until then. Parameters replace those there were; another index starts without. schema: replaces the declared fields,
+        and what is stored must fit; fields declared as text are found by their words at once. strict: refuse fields that are
+        not declared. dimension: only while the database is empty.
+        Searches go on meanwhile, writes wait. After a crash at any moment the database is configured as before or as wanted.
+        Raises INVALID_ARGUMENT, SCHEMA_VIOLATION naming a vector that does not fit, CONFLICT, TIMEOUT, DISK_FULL,
+        UNKNOWN_DATABASE; in every case nothing was changed.
+        """
+        database = self.database(name)
+        with database._altering:
+            record = self._catalog.get(_PREFIX + name)
+            if record is None:
+                raise _changed_meanwhile(name)
+            config = _decode(name, record)
+            wanted = altered(
+                config,
+                index=index,
+                index_parameters=index_parameters,
+                schema=schema,
+                strict=strict,
+                dimension=dimension,
+            )
+            if wanted != config or list(wanted.schema.fields) != list(config.schema.fields):
+                database._alter(wanted, lambda: self._reconfigure(database, record, wanted))
+        return database
+
+    def _reconfigure(self, database: Database, record: Record, wanted: DatabaseConfig) -> None:
+        """Write the configuration to the catalog and open the database with it, or leave both as they were and raise."""
+        key, folder = _PREFIX + wanted.name, self.path / wanted.folder
+        with self._lock:
+            self._check_open()
+            if self._open.get(wanted.name) is not database:
+                raise _changed_meanwhile(wanted.name)
+            revision = self._catalog.compare_and_set(key, msgspec.json.encode(wanted), record.revision)
+            if revision is None:
+                raise _changed_meanwhile(wanted.name)
+            try:
+                database._reopen(lambda: self._world.open_database(wanted, folder))
+            except BaseException:
+                try:
+                    self._catalog.compare_and_set(key, record.value, revision)
+                    config = _decode(wanted.name, record)
+                    database._reopen(lambda: self._world.open_database(config, folder))
+                except JadeError:  # it can't be opened at all now: the next call of `database` tries again and says why
+                    self._open.pop(wanted.name, None)
+                    database._close()
+                raise
+
     def databases(self) -> list[str]:
         """Names, in order."""
         with self._lock:
@@ -211,7 +278,7 @@ class Store:
             return [key.removeprefix(_PREFIX) for key in self._catalog.list(_PREFIX)]
 
     def describe(self, name: str) -> DatabaseConfig:
-        """How the database was created."""
+        """How the database is configured."""
         with self._lock:
             self._check_open()
             record = self._catalog.get(f"{_PREFIX}{name}")
@@ -256,7 +323,8 @@ class Store:
             if target.exists():
                 raise JadeError(ErrorCode.ALREADY_EXISTS, f"{target} exists: name a new folder for the snapshot.")
             opened = {name: self.database(name) for name in self.databases()}
-            draft = target.with_name(f"{target.name}.unfinished-{self._world.unique_name()}")
+            _remove_unfinished(target)
+            draft = target.with_name(f"{target.name}{_UNFINISHED}{self._world.unique_name()}")
             try:
                 draft.mkdir(parents=True)
                 catalog = self._world.open_catalog(draft)
@@ -307,6 +375,14 @@ class _Located(msgspec.Struct):
     folder: str
 
 
+def _remove_unfinished(target: Path) -> None:
+    """Remove what crashes left of earlier snapshots to the same place, and nothing that is anything else."""
+    for path in target.parent.glob(f"*{_UNFINISHED}*"):
+        is_draft = path.name.startswith(target.name + _UNFINISHED) and path.is_dir() and not path.is_symlink()
+        if is_draft and all(p.name.startswith((CATALOG_NAME, _FOLDER)) for p in path.iterdir()):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _decode(name: str, record: Record) -> DatabaseConfig:
     probe = msgspec.json.decode(record.value)
     found = probe.get("format") if isinstance(probe, dict) else None
@@ -322,6 +398,14 @@ def _decode(name: str, record: Record) -> DatabaseConfig:
         raise JadeError(
             ErrorCode.CORRUPT, f"The catalog entry of database {name!r} can't be read ({error})."
         ) from error
+
+
+def _changed_meanwhile(name: str) -> JadeError:
+    return JadeError(
+        ErrorCode.CONFLICT,
+        f"Database {name!r} was dropped or closed while it was to be altered; nothing was changed.",
+        details={"name": name},
+    )
 
 
 def _exists(name: str) -> JadeError:

@@ -76,7 +76,9 @@ class Application:
                 return self._preflight(request)
             if isinstance(found, OtherMethods):
                 allow = ", ".join(found.allowed)
-                answer = problem(405, f"{request.method} is not possible here; possible: {allow}.", headers=(("allow", allow),))
+                answer = problem(
+                    405, f"{request.method} is not possible here; possible: {allow}.", headers=(("allow", allow),)
+                )
             else:
                 answer = problem(404, f"There is nothing at {request.path!r:.200}; the routes are listed at /docs.")
             return self._finished(answer, request, None)
@@ -108,7 +110,11 @@ class Application:
             answer = error_response(error, request.request_id)
             if error.code in (ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED):
                 self.services.access.audit.record(
-                    "permission_denied", request.principal, request.client, success=False, details=matched.operation.name
+                    "permission_denied",
+                    request.principal,
+                    request.client,
+                    success=False,
+                    details=matched.operation.name,
                 )
         except Exception:
             answer = internal_error(request.request_id)
@@ -254,5 +260,3 @@ def _request_id(request: Request) -> str:
 
 def _header_text(text: str) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in text)[:1000]
-
-

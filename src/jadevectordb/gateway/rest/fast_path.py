@@ -25,7 +25,15 @@ _SLOW = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
 class _Turn:
     """The request being answered, in the shape uvicorn's protocol knows a cycle by."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "waiting_for_100_continue")
+    __slots__ = (
+        "body",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "response_complete",
+        "waiting_for_100_continue",
+    )
 
     def __init__(self, keep_alive: bool) -> None:
         self.body = bytearray()
@@ -126,7 +134,9 @@ class FastProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             return False
         for name, value in self.headers:
-            if name in _SLOW or (name == b"content-length" and not (len(value) < 9 and int(value) <= FAST_BODY_BYTES_MAX)):
+            if name in _SLOW or (
+                name == b"content-length" and not (len(value) < 9 and int(value) <= FAST_BODY_BYTES_MAX)
+            ):
                 return False
         return not self.pipeline
 

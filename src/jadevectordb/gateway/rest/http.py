@@ -33,7 +33,7 @@ class Request:
     """One request, whole. params: path parameters, percent-decoded once. headers: lower-case names. client: the peer's address."""
 
     __slots__ = (
-        "_query", "body", "client", "database", "headers", "ignored_fields", "method", "params", "path", "principal",
+        "_query", "audit_note", "body", "client", "database", "headers", "ignored_fields", "method", "params", "path", "principal",
         "query_string", "request_id",
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ class Request:
         self.principal: Principal = ANONYMOUS
         self.database: Entry | None = None
         self.ignored_fields: list[str] = []
+        self.audit_note = ""  # what an audit event should say about it
         self._query: dict[str, str] | None = None
 
     @property
@@ -194,7 +195,9 @@ def parse_time_ms(value: str | int, name: str) -> int:
         pass
     try:
         # A '+' of a zone in a query string arrives as a space
-        moment = datetime.datetime.fromisoformat(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text else text)
+        moment = datetime.datetime.fromisoformat(
+            text.replace(" ", "+") if text.count(" ") == 1 and "T" in text else text
+        )
     except ValueError:
         raise invalid(f"{name} must be a time as ISO 8601 or integer milliseconds, got {text!r:.60}.") from None
     if moment.tzinfo is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.numbers import shortest
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import JadeError
+from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
 
 Included = Literal["metadata", "vector", "version"]
@@ -42,7 +42,6 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     explain: bool = False
 
 
-_COMMON = frozenset({"k", "filter", "recall", "include"})
 _ENGINE_NAMES = tuple(
     name for name in SearchOptions.__struct_fields__ if name not in ("include", "k", "filter", "recall")
 )
@@ -108,14 +107,17 @@ def search(
     *,
     vector_id: str | None = None,
     text: str | None = None,
+    node: Filter | None = None,
 ) -> tuple[Hits, str]:
-    """(hits, query id). The search is recorded with its real latency and outcome. Raises what `Database.search` raises."""
-    query_id = f"q_{secrets.token_hex(8)}"
+    """(hits, query id). node: a filter already parsed, instead of the one in the options. The search is recorded with its real latency and outcome. Raises what `Database.search` raises."""
+    query_id = services.analytics.new_query_id()
     started = time.perf_counter()
     hits: Hits | None = None
     error = ""
     try:
         arguments = arguments_of(options)
+        if node is not None:
+            arguments["filter"] = node
         if vector_id is not None:
             arguments["id"] = vector_id
         if text is not None:
@@ -143,4 +145,4 @@ def search(
             alpha=options.alpha if kind == "hybrid" else None,
         )
         if hits is not None and vector is not None and text is None:
-            services.telemetry.observe_search(entry, vector, options.k, options.filter, options.recall, hits, seconds)
+            services.telemetry.observe_search(entry, vector, options.k, node or options.filter, options.recall, hits, seconds)

@@ -108,7 +108,8 @@ def _create(services: Services, request: Request) -> Response:
         index_type=body.index.upper(), metric=body.metric, index=body.index, shards=body.shards, schema=body.schema,
         strict=body.strict, text_language=body.text_language,
     )  # fmt: skip
-    services.access.audit.record("database_create", request.principal, request.client, details=entry.record.name, resource=entry.id)
+    request.audit_note = entry.record.name
+    )
     return reply(described(entry), 201)
 
 
@@ -118,7 +119,13 @@ def _same(services: Services, principal: Principal, body: CreateBody) -> Entry |
     if not named:
         return None
     config = named[0].handle.config
-    ours = (body.dimension, body.metric.lower(), body.index.upper(), body.shards, parse_schema(body.schema, strict=body.strict))
+    ours = (
+        body.dimension,
+        body.metric.lower(),
+        body.index.upper(),
+        body.shards,
+        parse_schema(body.schema, strict=body.strict),
+    )
     theirs = (config.dimension, str(config.metric), str(config.index), config.shards, config.schema)
     if len(named) > 1 or ours != theirs:
         raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {body.name!r} exists with other settings.")
@@ -147,22 +154,22 @@ def _change(services: Services, request: Request) -> Response:
     changes = {name: value for name in ("name", "description") if (value := getattr(body, name)) is not None}
     if not engine and not changes:
         raise invalid("Nothing to change: give name, description, index or schema.")
-    if "name" in changes and any(
-        e.record.name == body.name and e.id != entry.id for e in services.catalog.every()
-    ):
+    if "name" in changes and any(e.record.name == body.name and e.id != entry.id for e in services.catalog.every()):
         raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {body.name!r} exists: choose another name.")
     if engine:
         entry = services.catalog.alter(entry.id, **engine)
     if changes:
         entry = services.catalog.update(entry.id, **changes)
-    services.access.audit.record("database_update", request.principal, request.client, details=entry.record.name, resource=entry.id)
+    request.audit_note = entry.record.name
+    )
     return reply(described(entry))
 
 
 def _drop(services: Services, request: Request) -> Response:
     entry = request.entry
     services.catalog.drop(entry.id)
-    services.access.audit.record("database_delete", request.principal, request.client, details=entry.record.name, resource=entry.id)
+    request.audit_note = entry.record.name
+    )
     return reply(DroppedAnswer(entry.id, entry.record.name))
 
 
@@ -196,7 +203,7 @@ def _grant(services: Services, request: Request) -> Response:
     if len(grants) > GRANTS_MAX:
         raise invalid(f"A database can be granted to at most {GRANTS_MAX} users.")
     entry = services.catalog.update(request.entry.id, grants=grants)
-    services.access.audit.record("database_update", request.principal, request.client, details=f"grant {right} to {user.user_id}", resource=entry.id)
+    request.audit_note = f"grant {right} to {user.user_id}"
     return reply(GrantsAnswer(entry.record.grants))
 
 
@@ -208,7 +215,7 @@ def _revoke(services: Services, request: Request) -> Response:
     if len(grants) == len(request.entry.record.grants):
         raise JadeError(ErrorCode.NOT_FOUND, "Grant not found: this user has none on this database.")
     entry = services.catalog.update(request.entry.id, grants=grants)
-    services.access.audit.record("database_update", request.principal, request.client, details=f"revoke from {user_id}", resource=entry.id)
+    request.audit_note = f"revoke from {user_id}"
     return reply(GrantsAnswer(entry.record.grants))
 
 
@@ -226,5 +233,3 @@ ROUTES = (
     Route("PUT", _DB + "/grants/{userId}", "grant.write", _grant, summary="Grant read, write or admin", request=GrantBody, answer=GrantsAnswer),
     Route("DELETE", _DB + "/grants/{userId}", "grant.write", _revoke, summary="Take a grant back", answer=GrantsAnswer),
 )  # fmt: skip
-
-

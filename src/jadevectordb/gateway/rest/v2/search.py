@@ -83,9 +83,7 @@ def _search(services: Services, request: Request) -> Response:
         body = request.json(SearchBody)
         options = body
         vector = None if body.vector is None else np.array(body.vector, np.float64)
-        hits, query_id = search(
-            services, entry, request.principal, vector, body, vector_id=body.id, text=body.text
-        )
+        hits, query_id = search(services, entry, request.principal, vector, body, vector_id=body.id, text=body.text)
     raw_vectors = request.wants_raw and "vector" in options.include
     answer = SearchAnswer(found(hits, options.include, vectors=not raw_vectors), query_id)
     if hits.explanation is not None:

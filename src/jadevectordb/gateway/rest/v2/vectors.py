@@ -131,7 +131,7 @@ def _upsert(services: Services, request: Request) -> Response:
     result = entry.handle.upsert(
         ids, vectors, _metadata(body.metadata), _conditions(body.if_version), request_id=body.request_id
     )
-    return _written(services, request, result, "vector_store")
+    return _written(request, result)
 
 
 def _write_rows(services: Services, request: Request, body: UpsertBody) -> Response:
@@ -146,7 +146,7 @@ def _write_rows(services: Services, request: Request, body: UpsertBody) -> Respo
         _conditions(conditions) if any(c is not None for c in conditions) else None,
         request_id=body.request_id,
     )
-    return _written(services, request, result, "vector_store")
+    return _written(request, result)
 
 
 def _array(values: list[list[float]], entry: Entry) -> npt.NDArray[np.float64]:
@@ -178,7 +178,7 @@ def _update_metadata(services: Services, request: Request) -> Response:
     result = request.entry.handle.update_metadata(
         body.ids, body.metadata, merge=body.merge, if_version=_conditions(body.if_version), request_id=body.request_id
     )
-    return _written(services, request, result, "vector_update")
+    return _written(request, result)
 
 
 def _delete(services: Services, request: Request) -> Response:
@@ -186,12 +186,12 @@ def _delete(services: Services, request: Request) -> Response:
     result = request.entry.handle.delete(
         body.ids, filter=body.filter, if_version=_conditions(body.if_version), request_id=body.request_id
     )
-    return _written(services, request, result, "vector_delete")
+    return _written(request, result)
 
 
-def _written(services: Services, request: Request, result: WriteResult, event: str) -> Response:
+def _written(request: Request, result: WriteResult) -> Response:
     entry = request.entry
-    services.access.audit.record(event, request.principal, request.client, details=f"{result.count} vectors", resource=entry.id)
+    request.audit_note = f"{result.count} vectors"
     session = token_of(entry.id, result.sequences)
     headers = ((SESSION, session),) if session else ()
     return reply(WriteAnswer(result.count, session, result.version, result.duplicate), headers=headers)
@@ -266,7 +266,7 @@ ROUTES = (
     Route("GET", _V + "/{vectorId}", "vector.read", _get_one, summary="One vector", answer=VectorAnswer),
     Route("POST", _V + "/exists", "vector.read", _exists, summary="Which ids are stored", request=IdsBody, answer=dict[str, list[bool]]),
     Route("POST", _V + "/scroll", "vector.read", _scroll, summary="All vectors, page by page", request=ScrollBody, answer=PageAnswer),
-    Route("POST", _V + "/metadata", "vector.write", _update_metadata, summary="Change metadata, keep vectors", request=MetadataBody, answer=WriteAnswer),
+    Route("POST", _V + "/metadata", "vector.update", _update_metadata, summary="Change metadata, keep vectors", request=MetadataBody, answer=WriteAnswer),
     Route("POST", _V + "/delete", "vector.delete", _delete, summary="Delete by ids or by filter", request=DeleteBody, answer=WriteAnswer),
     Route("POST", "/v2/databases/{db}/count", "vector.read", _count, summary="How many vectors there are, or match", request=CountBody, answer=dict[str, int]),
 )  # fmt: skip

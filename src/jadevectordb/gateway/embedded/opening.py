@@ -1,0 +1,59 @@
+"""One opening of a database: its inside, with what calls need of it made once.
+
+A database object outlives its openings: altering it replaces one by the next. A call takes the opening at its start and
+stays with it, so that it never sees half of each; a view that a search holds stays readable after its opening was closed.
+"""
+
+from __future__ import annotations
+
+from jadevectordb.gateway.embedded.hits import Unpacker
+from jadevectordb.index.api import SearchOverrides
+from jadevectordb.model.ids import NodeId
+from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.query.writer import Writer
+from jadevectordb.shard.view import DatabaseView
+
+_NO_OVERRIDES = SearchOverrides()
+_PARTS_LOOKED_AT_MAX = 64
+_SEARCH_US = 12.0  # a search over nothing,
+_PART_US = 10.0  # and for each part what its index does not count: its call, its hits, the merge
+_TOMBSTONES_US = 15.0
+
+
+class Opening:
+    __slots__ = ("_cost", "analyzer", "config", "database", "overrides", "space", "unpacker", "writer")
+
+    def __init__(self, database: OpenDatabase, node: NodeId) -> None:
+        self.database = database
+        self.config = database.config
+        self.space = database.space
+        self.analyzer = database.analyzer
+        self.unpacker = Unpacker(database.config.metric, database.config.dimension)
+        self.writer = Writer(database, node)
+        given = database.config.index_parameters
+        ef_search, nprobe = given.get("efSearch"), given.get("nprobe")
+        # How far to look where a search does not say what it wants; None: as calibrated.
+        self.overrides = (
+            None if ef_search is None and nprobe is None else SearchOverrides(nprobe=nprobe, ef_search=ef_search)
+        )
+        self._cost: tuple[DatabaseView, float] | None = None
+
+    @property
+    def view(self) -> DatabaseView:
+        return self.database.view
+
+    def search_cost_us(self) -> float:
+        view = self.database.view
+        known = self._cost
+        if known is None or known[0] is not view:
+            known = self._cost = view, self._estimate_us(view)
+        return known[1]
+
+    def _estimate_us(self, view: DatabaseView) -> float:
+        parts, overrides = view.parts, self.overrides or _NO_OVERRIDES
+        cost_us = _SEARCH_US + _PART_US * len(parts)
+        if len(parts) > _PARTS_LOOKED_AT_MAX:  # slow for sure; to say how slow would itself take too long
+            return cost_us + _PART_US * len(parts)
+        for part in parts:
+            cost_us += part.reader.cost_us(overrides) + (0.0 if part.alive is None else _TOMBSTONES_US)
+        return cost_us

@@ -1,0 +1,183 @@
+"""Similarity search as existing clients know it: `/search`, `/search/advanced`, and the two with the metric in the path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jadevectordb.gateway.embedded.hits import Hits
+from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
+from jadevectordb.gateway.rest.v1.databases import number
+from jadevectordb.gateway.rest.v1.vectors import values_of
+from jadevectordb.gateway.service.catalog import Entry
+from jadevectordb.gateway.service.contract_filters import translate
+from jadevectordb.gateway.service.searching import SearchOptions, as_lists, search
+from jadevectordb.gateway.service.services import Services
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.limits import K_MAX
+from jadevectordb.model.metric import Metric
+
+ALIASES: Mapping[str, str] = {
+    "queryVector": "vector",
+    "query_vector": "vector",
+    "vector": "vector",
+    "query": "text",
+    "queryText": "text",
+    "query_text": "text",
+    "topK": "k",
+    "top_k": "k",
+    "k": "k",
+    "threshold": "threshold",
+    "filters": "filters",
+    "metadataFilter": "filters",
+    "metadata_filter": "filters",
+    "includeMetadata": "includeMetadata",
+    "include_metadata": "includeMetadata",
+    "includeValues": "includeValues",
+    "include_values": "includeValues",
+    "includeVectorData": "includeVectorData",
+    "include_vector_data": "includeVectorData",
+    "compact": "compact",
+    "recall_target": "recall",
+    "explain": "explain",
+    "consistency": "consistency",
+    "allow_partial": "allow_partial",
+    "metric": "metric",
+}
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What every kind of search reads alike."""
+
+    k: int
+    filter: Filter | None
+    threshold: float | None
+    metadata: bool
+    values: bool
+    compact: bool
+    recall: float
+
+
+def wanted_of(fields: dict[str, Any], entry: Entry) -> Wanted:
+    """The common fields, checked. Raises INVALID_ARGUMENT, INVALID_FILTER."""
+    return Wanted(
+        k=number(fields.get("k", 10), "topK", 1, K_MAX),
+        filter=translate(fields.get("filters"), entry.handle.config.schema),
+        threshold=real(fields, "threshold", None),
+        metadata=flag(fields, "includeMetadata", True),
+        values=flag(fields, "includeValues", False) or flag(fields, "includeVectorData", False),
+        compact=flag(fields, "compact", False),
+        recall=_recall(fields),
+    )
+
+
+def flag(fields: dict[str, Any], name: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise invalid(f"{name} must be true or false, got {value!r:.60}.")
+    return value
+
+
+def real(fields: dict[str, Any], name: str, default: float | None) -> float | None:
+    """A finite number, or its text. None when absent and there is no default."""
+    value = fields.get(name, default)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise invalid(f"{name} must be a number, got {value!r:.60}.") from None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise invalid(f"{name} must be a finite number, got {value!r:.60}.")
+    return float(value)
+
+
+def _recall(fields: dict[str, Any]) -> float:
+    recall = real(fields, "recall", 0.95)
+    if recall is None or not 0 < recall <= 1:
+        raise invalid("recall_target must be above 0 and at most 1.")
+    return recall
+
+
+def shown(hits: Hits, wanted: Wanted) -> list[dict[str, Any]]:
+    """Result items with every alias that clients read."""
+    rows = as_lists(hits) if wanted.values and hits else [None] * len(hits)
+    items = []
+    for hit, row in zip(hits, rows, strict=True):
+        inner: dict[str, Any] = {"id": hit.id}
+        if wanted.metadata:
+            inner["metadata"] = msgspec.Raw(hit.metadata_json)
+        if row is not None:
+            inner["values"] = row
+        item = {**inner, "score": hit.score}
+        if not wanted.compact:
+            item |= {"vectorId": hit.id, "similarity": hit.score, "similarityScore": hit.score, "vector": inner}
+        items.append(item)
+    return items
+
+
+def _search(services: Services, request: Request) -> Response:
+    fields = request.fields(ALIASES)
+    entry = request.entry
+    wanted = wanted_of(fields, entry)
+    started = services.clock.monotonic_s()
+    options = SearchOptions(
+        k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=flag(fields, "explain", False)
+    )  # fmt: skip
+    vector, text = _query(services, entry, fields)
+    hits, query_id = search(services, entry, request.principal, vector, options, text=text, node=wanted.filter)
+    answer: dict[str, Any] = {
+        "results": shown(hits, wanted),
+        "count": len(hits),
+        "filtersApplied": wanted.filter is not None,
+        "queryTimeMs": round((services.clock.monotonic_s() - started) * 1000, 3),
+        "indexUsed": entry.handle.index_in_use,
+        "queryId": query_id,
+    }
+    if hits.explanation is not None:
+        answer["plan"] = hits.explanation.as_dict()
+    return reply(answer, headers=(("x-query-id", query_id),))
+
+
+def _query(services: Services, entry: Entry, fields: dict[str, Any]) -> tuple[Any, str | None]:
+    """(vector, None), or (None, text) for a keyword search."""
+    if "vector" in fields:
+        return values_of(fields["vector"], entry, "queryVector"), None
+    text = fields.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise invalid("A search needs a queryVector (a list of numbers).")
+    embeddings = services.embeddings
+    if embeddings.is_available and embeddings.dimension == entry.handle.dimension:
+        return embeddings.embed([text])[0], None
+    if entry.handle.config.schema.texts:
+        return None, text
+    raise invalid(
+        "This search has a text but no queryVector: no embedding model of the database's dimension is configured, and it has no "
+        "BM25 index. Send queryVector, or build the index with POST /v1/databases/{databaseId}/bm25-index/build."
+    )
+
+
+def _with_metric(metric: Metric) -> Any:
+    def handle(services: Services, request: Request) -> Response:
+        if request.entry.handle.metric != str(metric):
+            raise JadeError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"This database compares by {request.entry.handle.metric}, its index can't answer by {metric}: use /search.",
+            )
+        return _search(services, request)
+
+    return handle
+
+
+_S = "/v1/databases/{databaseId}/search"
+ROUTES = (
+    Route("POST", _S, "search", _search, inline=True, summary="Similarity search"),
+    Route("POST", _S + "/advanced", "search", _search, inline=True, summary="Similarity search with filters"),
+    Route("POST", _S + "/euclidean", "search", _with_metric(Metric.EUCLIDEAN), summary="Search by euclidean distance"),
+    Route("POST", _S + "/dotproduct", "search", _with_metric(Metric.DOT), summary="Search by dot product"),
+)
