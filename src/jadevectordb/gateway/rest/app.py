@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jadevectordb.gateway.access.operations import OPERATIONS, Operation, Scope
+from jadevectordb.gateway.access.operations import OPERATIONS, Operation, Scope, check
+from jadevectordb.gateway.access.principals import ANONYMOUS
 from jadevectordb.gateway.rest.errors import error_response, internal_error, problem
 from jadevectordb.gateway.rest.http import JSON, RAW, Request, Response, Route
 from jadevectordb.gateway.rest.router import Found, OtherMethods, Router
@@ -106,19 +107,33 @@ class Application:
         try:
             self._admit(matched)
             answer = matched.route.handler(self.services, request)
+            if matched.operation.audit_event is not None and request.method != "GET":
+                self._audit(matched, matched.operation.audit_event, success=True)
         except JadeError as error:
             answer = error_response(error, request.request_id)
-            if error.code in (ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED):
-                self.services.access.audit.record(
-                    "permission_denied",
-                    request.principal,
-                    request.client,
-                    success=False,
-                    details=matched.operation.name,
-                )
+            self._refused(matched, error)
         except Exception:
             answer = internal_error(request.request_id)
         return self._finished(answer, request, matched)
+
+    def _refused(self, matched: Matched, error: JadeError) -> None:
+        self.services.telemetry.count_error(error.code)
+        if error.code in (ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED):
+            self._audit(matched, "permission_denied", success=False)
+        elif matched.operation.audit_event is not None and matched.request.principal is not ANONYMOUS:
+            self._audit(matched, matched.operation.audit_event, success=False)
+
+    def _audit(self, matched: Matched, event: str, *, success: bool) -> None:
+        request = matched.request
+        self.services.access.audit.record(
+            event,
+            request.principal,
+            request.client,
+            success=success,
+            details=request.audit_note,
+            resource="" if request.database is None else request.database.id,
+            operation=matched.operation.name,
+        )
 
     def _admit(self, matched: Matched) -> None:
         request, operation, access = matched.request, matched.operation, self.services.access
@@ -132,7 +147,7 @@ class Application:
             name = next(request.params[p] for p in _DATABASE_PARAMS if p in request.params)
             request.database = self.services.catalog.resolve(name, request.principal, operation)
         else:
-            access.check(operation, request.principal, None)
+            check(operation, request.principal, None)
 
     def _check_host(self, request: Request) -> None:
         """In open mode only loopback names are answered: a web page can't reach the server under a name of its own."""

@@ -109,7 +109,6 @@ def _create(services: Services, request: Request) -> Response:
         strict=body.strict, text_language=body.text_language,
     )  # fmt: skip
     request.audit_note = entry.record.name
-    )
     return reply(described(entry), 201)
 
 
@@ -161,7 +160,6 @@ def _change(services: Services, request: Request) -> Response:
     if changes:
         entry = services.catalog.update(entry.id, **changes)
     request.audit_note = entry.record.name
-    )
     return reply(described(entry))
 
 
@@ -169,7 +167,6 @@ def _drop(services: Services, request: Request) -> Response:
     entry = request.entry
     services.catalog.drop(entry.id)
     request.audit_note = entry.record.name
-    )
     return reply(DroppedAnswer(entry.id, entry.record.name))
 
 
