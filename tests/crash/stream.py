@@ -87,7 +87,7 @@ def perform(store: Store, op: Op, *, quickly: bool = False) -> Result:
             case "compact":
                 database = store.database(op.database)
                 if quickly:
-                    database._writer.seal(compact=True)
+                    database._seal(compact=True)
                 else:
                     database.compact()
             case kind:
@@ -103,8 +103,8 @@ def perform(store: Store, op: Op, *, quickly: bool = False) -> Result:
 def _settle(database: jade.Database, quickly: bool) -> None:
     if not quickly:
         database.wait_indexed()
-    elif not all(replica.is_settled for replica in database._use().replicas):
-        database._writer.seal(compact=False)
+    else:
+        database._seal(compact=False)
 
 
 def watermarks(store: Store) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.operations import Rows
 
 RECALL_DEFAULT = 0.95
+K_TYPICAL = 10  # hits of the search whose cost an index estimates
 
 
 class SearchOverrides(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +66,10 @@ class VectorIndex(Protocol):
     @property
     def memory_bytes(self) -> int:
         """Memory of this process that the index takes beyond the page cache."""
+        ...
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        """About how many microseconds a search for `K_TYPICAL` hits at the default recall takes here, all rows allowed."""
         ...
 
     def search(

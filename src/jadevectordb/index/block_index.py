@@ -17,7 +17,7 @@ _NO_OVERRIDES = SearchOverrides()
 
 
 class BlockIndex(ABC):
-    """Implements `VectorIndex` but for `kind`, `memory_bytes` and `search`: exact answers, batches, what is allowed."""
+    """Implements `VectorIndex` but for `kind`, `memory_bytes`, `cost_us` and `search`: exact answers, batches, what is allowed."""
 
     def __init__(self, block: RowBlock) -> None:
         self._block = block
@@ -30,6 +30,9 @@ class BlockIndex(ABC):
     @property
     @abstractmethod
     def memory_bytes(self) -> int: ...
+
+    @abstractmethod
+    def cost_us(self, overrides: SearchOverrides) -> float: ...
 
     @property
     def row_count(self) -> int:
@@ -101,7 +104,7 @@ class BlockIndex(ABC):
 
 
 class CandidateIndex(BlockIndex):
-    """Leaves only `kind`, `memory_bytes` and `_find`, the search of the structure itself."""
+    """Leaves only `kind`, `memory_bytes`, `cost_us` and `_find`, the search of the structure itself."""
 
     @abstractmethod
     def _find(

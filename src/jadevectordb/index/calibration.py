@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.truth import nearest
+from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
 SAMPLE_ROWS = {10: 1000, 100: 250}  # by k: neighbours, not queries, are what is counted
@@ -80,6 +81,13 @@ def costs_of(row_width: int, code_count: int) -> Costs:
         exact_row_ns=6.0 + 0.18 * row_width,
         fixed_ns=20_000.0 + 20.0 * row_width,
     )
+
+
+def exact_cost_us(block: RowBlock, row_count: int | None = None) -> float:
+    """About what comparing every row of a block takes, in microseconds. row_count: only so many from its first."""
+    rows = block.row_count if row_count is None else row_count
+    width_ns = 0.02 if block.space.metric is Metric.HAMMING else 0.1
+    return 5 + rows * (3.0 + width_ns * block.space.row_width) / 1000
 
 
 def inverse_list_costs(sizes: npt.NDArray[np.float32], costs: Costs) -> npt.NDArray[np.float32]:

@@ -39,9 +39,12 @@ Record = Callable[[int], bytes]  # a row's metadata as it is stored
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def open_columns(directory: Path, row_count: int) -> ColumnSet:
-    """Map the columns in a folder. Raises CORRUPT when they are damaged or of another number of rows, FORMAT_TOO_NEW, IO_ERROR."""
-    return ColumnSet(*open_files(directory, row_count))
+def open_columns(directory: Path, row_count: int, schema: Schema | None = None) -> ColumnSet:
+    """Map the columns in a folder. schema: the one that filters follow now; None: the one they were built with.
+
+    Raises CORRUPT when they are damaged or of another number of rows, FORMAT_TOO_NEW, IO_ERROR.
+    """
+    return ColumnSet(*open_files(directory, row_count), schema)
 
 
 class ColumnSet:
@@ -50,11 +53,13 @@ class ColumnSet:
     The arrays of an answer may lie in the mapped file: it stays mapped as long as any of them is in use.
     """
 
-    def __init__(self, directory: Directory, reader: ArrayReader) -> None:
+    def __init__(self, directory: Directory, reader: ArrayReader, schema: Schema | None = None) -> None:
         self.row_count = directory.row_count
         self._directory = directory
         self._reader = reader
-        self._schema = Schema(dict.fromkeys(directory.dates, FieldType.DATE))
+        # Columns hold what values are; the schema only says how filters compare them, so another one needs no new columns.
+        dates = directory.dates if schema is None else schema.dates
+        self._schema = Schema(dict.fromkeys(dates, FieldType.DATE))
         self._columns: dict[str, Column] = {}  # those used so far
         self._cache = SelectionCache(limits.COLUMN_CACHE_BYTES_MAX, limits.COLUMN_CACHE_ENTRIES_MAX)
 

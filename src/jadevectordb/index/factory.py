@@ -7,13 +7,14 @@ from pathlib import Path
 from jadevectordb.index.api import VectorIndex
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.flat import FlatIndex
-from jadevectordb.index.hnsw import build_hnsw, open_hnsw
+from jadevectordb.index.hnsw import DEFAULT_BUILD_BREADTH, DEFAULT_LINKS, build_hnsw, open_hnsw
 from jadevectordb.index.index_files import read_meta, write_meta
 from jadevectordb.index.ivf import open_ivf
 from jadevectordb.index.ivf_build import ROWS_MIN, build_ivf
-from jadevectordb.index.lsh import build_lsh, open_lsh
+from jadevectordb.index.lsh import build_lsh, code_bits, open_lsh
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.index_parameters import IndexParameters
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
@@ -33,20 +34,30 @@ def resolve_kind(kind: IndexKind, space: VectorSpace, row_count: int) -> IndexKi
 
 
 def build_index(
-    kind: IndexKind, space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int
+    kind: IndexKind,
+    space: VectorSpace,
+    rows: Rows,
+    directory: Path,
+    *,
+    threads: int,
+    seed: int,
+    parameters: IndexParameters | None = None,
 ) -> list[str]:
     """Build and calibrate the index of a block; the names of the files written, `index.json` last. They are not yet synced.
 
     rows: search rows (n, row_width), C-order, not changed. directory: exists. seed, threads: same rows, seed and threads
-    give the same index. Raises DISK_FULL or IO_ERROR.
+    give the same index. parameters: those of `index_parameters` for this kind, checked. Raises DISK_FULL or IO_ERROR.
     """
+    given = parameters or {}
     match resolve_kind(kind, space, len(rows)):
         case IndexKind.IVF:
-            return build_ivf(space, rows, directory, threads=threads, seed=seed)
+            return build_ivf(space, rows, directory, threads=threads, seed=seed, lists=given.get("nlist"))
         case IndexKind.HNSW:
-            return build_hnsw(space, rows, directory, threads=threads, seed=seed)
+            links, breadth = given.get("M", DEFAULT_LINKS), given.get("efConstruction", DEFAULT_BUILD_BREADTH)
+            return build_hnsw(space, rows, directory, threads=threads, seed=seed, links=links, breadth=breadth)
         case IndexKind.LSH:
-            return build_lsh(space, rows, directory, threads=threads, seed=seed)
+            bits = code_bits(space.dimension, given.get("numTables"), given.get("numBits"))
+            return build_lsh(space, rows, directory, threads=threads, seed=seed, bits=bits)
         case IndexKind.FLAT | IndexKind.AUTO:
             return write_meta(directory, IndexKind.FLAT, space, row_count=len(rows), names=[], body={})
 

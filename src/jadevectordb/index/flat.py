@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray, count
+from jadevectordb.index.calibration import exact_cost_us
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.operations import Rows
@@ -27,6 +28,10 @@ class FlatIndex:
     @property
     def memory_bytes(self) -> int:
         return 0
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        del overrides
+        return exact_cost_us(self._block)
 
     def search(
         self,

@@ -18,10 +18,10 @@ import numpy as np
 
 from jadevectordb.index import bitmap
 from jadevectordb.index.allowed import Allowed
-from jadevectordb.index.api import Found, Plan, SearchOverrides
+from jadevectordb.index.api import K_TYPICAL, RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
 from jadevectordb.index.block_index import CandidateIndex
-from jadevectordb.index.calibration import TARGETS, margin
+from jadevectordb.index.calibration import TARGETS, exact_cost_us, margin
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import (
     faiss,
@@ -40,8 +40,8 @@ from jadevectordb.model.operations import Rows
 
 GRAPH_NAME = "graph.faiss"
 ORDER_NAME = "order.i64"
-_LINKS = 32  # neighbours a node and level; twice as many on the lowest level
-_BUILD_BREADTH = 200
+DEFAULT_LINKS = 32  # neighbours a node and level; twice as many on the lowest level
+DEFAULT_BUILD_BREADTH = 200
 _SAMPLE_ROWS = 500
 _KS = (10, 100)
 _BREADTHS = (10, 14, 20, 28, 40, 56, 80, 100, 120, 160, 200, 280, 400, 560, 800, 1200, 1600, 2400)
@@ -56,7 +56,16 @@ class HnswBody(msgspec.Struct, frozen=True):
     breadths: list[list[int | None]]
 
 
-def build_hnsw(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int) -> list[str]:
+def build_hnsw(
+    space: VectorSpace,
+    rows: Rows,
+    directory: Path,
+    *,
+    threads: int,
+    seed: int,
+    links: int = DEFAULT_LINKS,
+    breadth: int = DEFAULT_BUILD_BREADTH,
+) -> list[str]:
     """Build, measure and write. Links are inserted by one thread: with several the graph depends on their timing.
 
     A row that is a node finds its neighbours by its own links, so leave-one-out would flatter a graph. Some rows are
@@ -69,8 +78,8 @@ def build_hnsw(space: VectorSpace, rows: Rows, directory: Path, *, threads: int,
     order = np.concatenate([np.flatnonzero(inside), np.sort(held)])
     nodes = np.ascontiguousarray(rows[order])
     first = len(rows) - len(held)
-    index = faiss.IndexHNSWFlat(space.dimension, _LINKS, metric)
-    index.hnsw.efConstruction = _BUILD_BREADTH
+    index = faiss.IndexHNSWFlat(space.dimension, links, metric)
+    index.hnsw.efConstruction = breadth
     index.hnsw.rng = faiss.RandomGenerator(seed)
     with threads_for_building(1):
         index.add(nodes[:first])
@@ -114,6 +123,7 @@ class HnswIndex(CandidateIndex):
         self._index = index
         self._order = order
         self._breadths = body.breadths
+        self._links = index.hnsw.nb_neighbors(1)
 
     @property
     def kind(self) -> IndexKind:
@@ -155,6 +165,13 @@ class HnswIndex(CandidateIndex):
             return "too few allowed rows among the nearest"
         similarities, rows = self._block.top_of(query, candidates, k)
         return Found(similarities, rows, Plan("index", "graph", len(candidates), ef_search=breadth))
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        breadth = overrides.ef_search or self._breadth(RECALL_DEFAULT, K_TYPICAL)
+        if breadth is None or overrides.exact:
+            return exact_cost_us(self._block)
+        compared = max(breadth, K_TYPICAL + _SPARE) * self._links
+        return 10 + compared * (0.02 + 0.0002 * self._block.space.row_width)
 
     def _breadth(self, recall: float, k: int) -> int | None:
         at = bisect.bisect_left(TARGETS, recall - 1e-9)

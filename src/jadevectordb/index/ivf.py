@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from jadevectordb.index import bitmap
 from jadevectordb.index.allowed import Allowed
-from jadevectordb.index.api import RECALL_DEFAULT, Found, Plan, SearchOverrides
+from jadevectordb.index.api import K_TYPICAL, RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap, RowArray
 from jadevectordb.index.block_index import BlockIndex
-from jadevectordb.index.calibration import Step, costs_of, inverse_list_costs
+from jadevectordb.index.calibration import Step, costs_of, exact_cost_us, inverse_list_costs
 from jadevectordb.index.density import DensityModel
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import bytes_of_codes, faiss, index_failed, map_faiss, pointer, use_one_thread
@@ -91,6 +91,15 @@ class IvfIndex(BlockIndex):
             table = self._index.precomputed_table.nbytes()
         return self._centroids.nbytes + self._sizes.nbytes + table + self._codes_bytes
 
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        setting = self._setting(RECALL_DEFAULT, K_TYPICAL)
+        nprobe = overrides.nprobe or (setting.nprobe if setting else 0)
+        if overrides.exact or not nprobe:
+            return exact_cost_us(self._block)
+        count = overrides.candidates or (setting.candidates if setting else 20 * K_TYPICAL)
+        nprobe = min(nprobe, self._lists)
+        return self._index_cost_ns(nprobe, nprobe * self.row_count / self._lists, count) / 1000
+
     # ------------------------------------------------------------------ search
 
     def search(
@@ -104,7 +113,7 @@ class IvfIndex(BlockIndex):
         allowed_rows: RowArray | None = None,
         overrides: SearchOverrides | None = None,
     ) -> Found:
-        if overrides is not None and overrides != SearchOverrides():
+        if overrides is not None and (overrides.exact or overrides.nprobe or overrides.candidates):
             return self._search_by_hand(
                 query,
                 k,
@@ -328,6 +337,8 @@ class IvfIndex(BlockIndex):
             parameters.sel = faiss.IDSelectorBitmap(len(bits), pointer(bits))
         candidates = self._nearest_lists(query, nprobe, count, parameters)
         similarities, rows = self._block.top_of(query, candidates, k)
+        if len(rows) < min(k, self.row_count if known is None else known.count):
+            return self._exact(query, k, allow, known, "the probed lists hold fewer than k rows")
         return Found(similarities, rows, Plan("index", "set by hand", count, nprobe=nprobe, lists=nprobe))
 
 

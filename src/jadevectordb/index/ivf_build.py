@@ -73,11 +73,17 @@ def padded(rows: Rows, width: int) -> Rows:
     return np.ascontiguousarray(np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, missing)]))
 
 
-def build_ivf(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int) -> list[str]:
-    """Train, fill, measure and write; the names of the files written. rows: search rows, at least `ROWS_MIN`."""
+def build_ivf(
+    space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int, lists: int | None = None
+) -> list[str]:
+    """Train, fill, measure and write; the names of the files written. rows: search rows, at least `ROWS_MIN`.
+
+    lists: None, as many as suit the rows; else so many, or a quarter of the rows where that is less.
+    """
     assert space.metric is not Metric.HAMMING and len(rows) >= ROWS_MIN
     with threads_for_building(threads):
-        index = _train(space, rows, seed)
+        list_count = list_count_for(len(rows)) if lists is None else min(lists, len(rows) // 4)
+        index = _train(space, rows, list_count, seed)
         list_of_row = _fill(index, rows)
         block = RowBlock(space, rows)
         density_model = _fit_density(block, index, list_of_row, seed + 2)
@@ -90,9 +96,8 @@ def build_ivf(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, 
     return write_meta(directory, IndexKind.IVF, space, row_count=len(rows), names=names, body=body)
 
 
-def _train(space: VectorSpace, rows: Rows, seed: int) -> Any:
+def _train(space: VectorSpace, rows: Rows, lists: int, seed: int) -> Any:
     dimension, codes = coding_for(space.dimension)
-    lists = list_count_for(len(rows))
     metric = faiss.METRIC_L2 if space.metric is Metric.EUCLIDEAN else faiss.METRIC_INNER_PRODUCT
     # Under dot, rows are grouped by distance, or the longest centroids would attract every row; queries rank by inner product.
     quantizer = faiss.IndexFlatIP(dimension) if space.metric is Metric.COSINE else faiss.IndexFlatL2(dimension)

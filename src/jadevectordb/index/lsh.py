@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.index.allowed import Allowed
-from jadevectordb.index.api import Found, Plan, SearchOverrides
+from jadevectordb.index.api import K_TYPICAL, RECALL_DEFAULT, Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import Bitmap
 from jadevectordb.index.block_index import CandidateIndex
-from jadevectordb.index.calibration import TARGETS, Sample, draw_sample, margin
+from jadevectordb.index.calibration import TARGETS, Sample, costs_of, draw_sample, exact_cost_us, margin
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.faiss_calls import faiss, pointer, threads_for_building, use_one_thread
 from jadevectordb.index.index_files import IndexMeta, refuse, write_array, write_meta
@@ -36,6 +36,7 @@ _KS = (10, 100)
 _CANDIDATES_SHARE_MAX = 0.25  # of the block: beyond it an exact search is as fast
 _CHUNK_ROWS = 16384
 _FEW_ROWS = 1000
+_WORD_BITS = 64
 
 
 class LshBody(msgspec.Struct, frozen=True):
@@ -47,6 +48,13 @@ class LshBody(msgspec.Struct, frozen=True):
 
 def bits_for(dimension: int) -> int:
     return 256 if dimension <= 64 else 512 if dimension <= 256 else 1024
+
+
+def code_bits(dimension: int, tables: int | None, bits: int | None) -> int:
+    """The length of a code, by tables and bits a table where they are given: a multiple of whole words."""
+    usual = bits_for(dimension)
+    wanted = (tables or usual // _WORD_BITS) * (bits or _WORD_BITS)
+    return -(-wanted // _WORD_BITS) * _WORD_BITS
 
 
 class Hasher:
@@ -71,9 +79,8 @@ class Hasher:
         return codes
 
 
-def build_lsh(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int) -> list[str]:
+def build_lsh(space: VectorSpace, rows: Rows, directory: Path, *, threads: int, seed: int, bits: int) -> list[str]:
     """Hash, measure and write; the names of the files written."""
-    bits = bits_for(space.dimension)
     rng = np.random.default_rng(seed)
     lifted = space.metric is Metric.DOT
     directions = rng.standard_normal((bits, space.dimension + lifted)).astype(np.float32)
@@ -166,6 +173,13 @@ class LshIndex(CandidateIndex):
         candidates = np.sort(places if allowed is None else allowed[places])
         similarities, rows = self._block.top_of(query, candidates, k)
         return Found(similarities, rows, Plan("index", "differing bits", count))
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        count = overrides.candidates or self._count(RECALL_DEFAULT, K_TYPICAL)
+        if overrides.exact or count is None or count > _CANDIDATES_SHARE_MAX * self.row_count:
+            return exact_cost_us(self._block)
+        candidate_ns = costs_of(self._block.space.row_width, 0).candidate_ns
+        return 15 + self.row_count * (0.004 + 0.000025 * self._codes.shape[1]) + count * candidate_ns / 1000
 
     @staticmethod
     def _scan(code: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What a database is told when it is created, as the catalog keeps it."""
+"""What a database is told when it is created, or altered, as the catalog keeps it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.index_parameters import IndexParameters
 from jadevectordb.model.limits import DIMENSION_MAX, NAME_LENGTH_MAX, SEAL_ROWS, SEAL_ROWS_MAX, SHARDS_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.schema import Schema
@@ -18,7 +19,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Fixed for the life of a database. folder: where it lies inside the store. seal_rows: rows of a growing segment."""
+    """index, its parameters, schema and (while it is empty) dimension can be altered, all else is fixed for its life.
+
+    folder: where it lies inside the store. seal_rows: rows of a growing segment.
+    """
 
     format: int = FORMAT_VERSION
     name: str
@@ -27,6 +31,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     metric: Metric
     shards: int
     index: IndexKind
+    index_parameters: IndexParameters = {}
     schema: Schema
     text_language: str = "english"
     seal_rows: int = SEAL_ROWS

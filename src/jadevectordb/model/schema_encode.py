@@ -55,16 +55,29 @@ def encode_metadata(metadata: Sequence[Metadata], schema: Schema = NO_SCHEMA) ->
     SCHEMA_VIOLATION for a declared field of another type, or an undeclared one under a strict schema.
     """
     rows: list[bytes] = []
-    checks = [_FieldCheck(path, declared) for path, declared in schema.fields.items()]
+    checks = _checks_of(schema)
     for start in range(0, len(metadata), _BLOCK_ROWS):
         block = metadata[start : start + _BLOCK_ROWS]
         encoded, decoded = _encode_block(block, start)
-        for check in checks:
-            check.run(decoded, start)
-        if schema.strict:
-            _check_strict(decoded, schema, start)
+        _check_block(decoded, schema, checks, start)
         rows += encoded
     return rows
+
+
+def check_declared(documents: list[dict[str, Any]], schema: Schema) -> None:
+    """The schema's part of the check alone, for rows that are stored already. Raises SCHEMA_VIOLATION; its details name the row."""
+    _check_block(documents, schema, _checks_of(schema), 0)
+
+
+def _checks_of(schema: Schema) -> list[_FieldCheck]:
+    return [_FieldCheck(path, declared) for path, declared in schema.fields.items()]
+
+
+def _check_block(documents: list[dict[str, Any]], schema: Schema, checks: list[_FieldCheck], first_row: int) -> None:
+    for check in checks:
+        check.run(documents, first_row)
+    if schema.strict:
+        _check_strict(documents, schema, first_row)
 
 
 def _encode_block(block: Sequence[Metadata], first_row: int) -> tuple[list[bytes], list[dict[str, Any]]]:

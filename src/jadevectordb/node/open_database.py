@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jadevectordb.index.space import VectorSpace
-from jadevectordb.index.text import TextConfig
+from jadevectordb.index.text import Analyzer, TextConfig
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.model.ids import HybridTime, Sequence, ShardId
 from jadevectordb.model.limits import SEAL_BYTES
 from jadevectordb.model.operations import Outcome
 from jadevectordb.ports.clock import Clock
@@ -50,10 +50,18 @@ class OpenDatabase:
         self.space = VectorSpace(config.metric, config.dimension)
         text_fields = config.schema.texts
         self.text = TextConfig(text_fields, config.text_language) if text_fields else None
+        self.analyzer = None if self.text is None else Analyzer(self.text)
         seal_rows = max(1, min(config.seal_rows, SEAL_BYTES // self.space.row_bytes))
         shard_config = ShardConfig(self.space, config.schema, self.text, seal_rows)
         self.replicas = [
-            Replica(ShardId(i), directory / f"shard-{i:04}", shard_config, config.index, write_atomically)
+            Replica(
+                ShardId(i),
+                directory / f"shard-{i:04}",
+                shard_config,
+                config.index,
+                write_atomically,
+                config.index_parameters,
+            )
             for i in range(config.shards)
         ]
         self._publishing = threading.Lock()
@@ -106,11 +114,17 @@ class OpenDatabase:
         froze = False
         # Held over the whole frame: background work publishes too, and must not publish a frame that is half applied.
         with self._publishing:
-            for delivered in frame:
-                replica = self.replicas[delivered.shard]
-                outcome = replica.apply(delivered.sequence, delivered.entry)
-                self._outcomes[delivered.shard, delivered.sequence] = outcome
-                froze = froze or bool(replica.state.frozen)
+            try:
+                for delivered in frame:
+                    replica = self.replicas[delivered.shard]
+                    outcome = replica.apply(delivered.sequence, delivered.entry)
+                    self._outcomes[delivered.shard, delivered.sequence] = outcome
+                    froze = froze or bool(replica.state.frozen)
+            except JadeError as error:
+                self.damage = (
+                    error  # the frame is durable and can't be applied: only a sound copy of the files can go on
+                )
+                raise
             self._publish_now()
         if froze:
             self.maintenance.notify()
@@ -131,6 +145,11 @@ class OpenDatabase:
     def take_outcome(self, shard: ShardId, sequence: Sequence) -> Outcome:
         """What the entry did; to be asked once, by the writer that appended it."""
         return self._outcomes.pop((shard, sequence))
+
+    @property
+    def newest_time(self) -> HybridTime:
+        """The greatest time of any entry so far, kept or not."""
+        return HybridTime(max((replica.state.newest_time for replica in self.replicas), default=0))
 
     def was_applied(self, shard: ShardId, request_id: str, part: int) -> bool:
         return (request_id, part) in self.replicas[shard].state.requests

@@ -16,11 +16,12 @@ from time import perf_counter_ns
 import msgspec
 
 from jadevectordb.index.api import Plan
-from jadevectordb.index.text import Analyzer, TermStats
+from jadevectordb.index.text import Analyzer, TermStats, TextReader
+from jadevectordb.model.errors import JadeError
 from jadevectordb.query import fusion, merge
 from jadevectordb.query.allowed import allowed_rows
 from jadevectordb.query.plan import Explanation, Match, SearchRequest, SegmentPlan
-from jadevectordb.segment.reader import Allowed
+from jadevectordb.segment.reader import UNREADABLE, Allowed
 from jadevectordb.shard.view import DatabaseView, Part
 
 _NOTHING_PLAN = Plan("none", "no row matches", 0)
@@ -138,7 +139,7 @@ def _by_text(
         reader = part.reader.text
         assert reader is not None, "a database with text fields has a text index in every segment"
         readers.append(reader)
-        own = reader.stats(terms, part.alive)
+        own = _stats(part, reader, terms)
         stats = own if stats is None else stats + own
     assert stats is not None
     ranked = []
@@ -158,6 +159,13 @@ def _by_text(
             scores, rows = _cut_tie(scores, rows, k, id_of)
         ranked.append(merge.order(list(zip(scores, map(id_of, rows), repeat(part.reader), rows))))
     return merge.best(ranked, k) if ranked else []
+
+
+def _stats(part: Part, reader: TextReader, terms: list[str]) -> TermStats:
+    try:
+        return reader.stats(terms, part.alive)
+    except JadeError as error:  # rows without a text index are read here for the first time
+        raise part.reader.blame(error) from error
 
 
 def _hybrid(
@@ -203,7 +211,7 @@ def _grouped(
         matches = _ranked(view, request, depth, analyzer, explain)
         groups: dict[str, list[Match]] = {}
         for match in matches:
-            key = group_of(match[2].metadata_of(match[3]))
+            key = group_of(match)
             if key is None:
                 continue
             members = groups.get(key)
@@ -218,12 +226,16 @@ def _grouped(
         depth = min(depth * _GROUP_DEPTH_FACTOR, view.live)
 
 
-def group_reader(path: str) -> Callable[[bytes], str | None]:
+def group_reader(path: str) -> Callable[[Match], str | None]:
     """Reads the group of a vector from its metadata: the JSON of the value at the path, None when it has none or null."""
     parts = path.split(".")
 
-    def read(metadata: bytes) -> str | None:
-        value: object = msgspec.json.decode(metadata)
+    def read(match: Match) -> str | None:
+        reader = match[2]
+        try:
+            value: object = msgspec.json.decode(reader.metadata_of(match[3]))
+        except UNREADABLE as error:
+            raise reader.blame(error) from error
         if isinstance(value, dict) and path in value:
             value = value[path]
         else:

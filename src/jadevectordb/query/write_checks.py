@@ -11,9 +11,14 @@ import numpy as np
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import VectorId
-from jadevectordb.model.limits import ID_LENGTH_MAX
+from jadevectordb.model.limits import ID_LENGTH_MAX, METADATA_BYTES_MAX
 from jadevectordb.model.schema import Schema
 from jadevectordb.model.schema_encode import encode_metadata
+from jadevectordb.segment.reader import UNREADABLE
+from jadevectordb.segment.records import hash_ids
+from jadevectordb.shard.apply import merge_metadata
+from jadevectordb.shard.view import DatabaseView, Part
+from jadevectordb.topology.sharding import shards_of
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NO_CONDITION = -1
@@ -84,6 +89,41 @@ def encode_all(
     if len(metadata) != len(names):
         raise invalid(f"{len(names)} ids came with {len(metadata)} metadata objects: give one an id, or None.")
     return encode_metadata(metadata, schema)
+
+
+def check_merged_sizes(view: DatabaseView, names: list[VectorId], patches: list[bytes]) -> None:
+    """Raises INVALID_METADATA when a patch, merged into what is stored under its id now, makes an object that is too large."""
+    for name, patch, where in zip(names, patches, located(view, names), strict=True):
+        if where is None:
+            continue
+        reader, row = where[0].reader, where[1]
+        stored = reader.metadata_of(row)
+        if len(stored) + len(patch) <= METADATA_BYTES_MAX:
+            continue
+        try:
+            size = len(merge_metadata(stored, patch))
+        except UNREADABLE as error:
+            raise reader.blame(error) from error
+        if size > METADATA_BYTES_MAX:
+            raise JadeError(
+                ErrorCode.INVALID_METADATA,
+                f"Merged with what is stored, the metadata of {name!r} would take {size} bytes as JSON, at most "
+                f"{METADATA_BYTES_MAX} are possible. Nothing was changed; store large values elsewhere.",
+                details={"id": name, "bytes": size},
+            )
+
+
+def located(view: DatabaseView, names: Seq[VectorId]) -> list[tuple[Part, int] | None]:
+    """Where each id lives now: its part and row, None for ids that don't exist."""
+    if len(view.shards) == 1:
+        return view.shards[0].locate(list(names))
+    shards = shards_of(hash_ids(names), len(view.shards))
+    found: list[tuple[Part, int] | None] = [None] * len(names)
+    for shard in np.unique(shards).tolist():
+        mine = np.flatnonzero(shards == shard).tolist()
+        for i, where in zip(mine, view.shards[shard].locate([names[i] for i in mine]), strict=True):
+            found[i] = where
+    return found
 
 
 def conditions(if_version: Seq[int] | int | None, count: int) -> list[int] | None:

@@ -9,7 +9,7 @@ is applied whole or not at all.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +24,12 @@ from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.hybrid_time import HybridClock
-from jadevectordb.model.ids import NodeId, RequestId, Sequence, ShardId, VectorId
+from jadevectordb.model.ids import HybridTime, NodeId, RequestId, Sequence, ShardId, VectorId
 from jadevectordb.model.limits import (
     BATCH_ROWS_MAX,
     ENTRY_BYTES_MAX,
     ENTRY_ROWS_MAX,
+    METADATA_BYTES_MAX,
     REQUEST_BYTES_MAX,
 )
 from jadevectordb.model.operations import (
@@ -44,10 +45,23 @@ from jadevectordb.model.operations import (
 )
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.log import Log
-from jadevectordb.query.write_checks import NO_CONDITION, check_ids, check_request_id, conditions, encode_all, invalid
+from jadevectordb.query.write_checks import (
+    NO_CONDITION,
+    check_ids,
+    check_merged_sizes,
+    check_request_id,
+    conditions,
+    encode_all,
+    invalid,
+    located,
+)
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.shard.view import DatabaseView
 from jadevectordb.topology.sharding import shards_of
+
+# A patch and a stored object up to these sizes make no object beyond METADATA_BYTES_MAX, whoever else changes it at that moment.
+_PATCH_BYTES_SURE = 4096
+_STORED_BYTES_SURE = METADATA_BYTES_MAX // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,8 @@ class WriteTarget(Protocol):
     def clock(self) -> Clock: ...
     @property
     def view(self) -> DatabaseView: ...
+    @property
+    def newest_time(self) -> HybridTime: ...
     def check_usable(self) -> None:
         """Raises what keeps the database from taking writes; waits while too much is on its way to the disk."""
         ...
@@ -136,7 +152,7 @@ class Writer:
         self._database = database
         self._node = node
         self._gate = WriteGate()
-        self._clock = HybridClock()
+        self._clock = HybridClock(database.newest_time)  # a wall clock set back must not contradict the log
         self._clock_lock = threading.Lock()
 
     def upsert(
@@ -215,7 +231,26 @@ class Writer:
 
         size = sum(map(len, patches))
         per_entry = max(1, min(ENTRY_ROWS_MAX, ENTRY_BYTES_MAX * len(names) // max(1, size)))
-        return self._submit(names, operation, per_entry, expected is not None, request_id)
+        check = self._merged_size_check(names, patches) if merge else None
+        return self._submit(names, operation, per_entry, expected is not None, request_id, check)
+
+    def _merged_size_check(self, names: list[VectorId], patches: list[bytes]) -> Callable[[], None] | None:
+        """What must hold with all other writers held back; None when what is stored and the patches are too small to matter."""
+        if not any(
+            len(p) > _PATCH_BYTES_SURE or s + len(p) > _STORED_BYTES_SURE for p, s in self._sizes(names, patches)
+        ):
+            return None
+
+        def check() -> None:
+            check_merged_sizes(self._database.view, names, patches)
+
+        return check
+
+    def _sizes(self, names: list[VectorId], patches: list[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Each patch and the size of the metadata it is merged into."""
+        for patch, where in zip(patches, located(self._database.view, names), strict=True):
+            if where is not None:
+                yield patch, len(where[0].reader.metadata_of(where[1]))
 
     def seal(self, *, compact: bool) -> WriteResult:
         """Have every shard close its growing segment at one place of its log."""
@@ -232,13 +267,18 @@ class Writer:
         per_entry: int,
         conditional: bool,
         request_id: str,
+        check: Callable[[], None] | None = None,
     ) -> WriteResult:
+        """check: raises what stands against the request, as long as nobody else writes."""
         if not names:
             return WriteResult(0, {})
         pieces = self._pieces(names, operation, per_entry)
-        if conditional and len(pieces) > 1:
+        if check is not None or (conditional and len(pieces) > 1):
             with self._gate.alone():
-                self._check_conditions(pieces, request_id)
+                if check is not None and not self._is_known(pieces, request_id):
+                    check()
+                if conditional and len(pieces) > 1:
+                    self._check_conditions(pieces, request_id)
                 return self._append(pieces, request_id)
         with self._gate.shared():
             return self._append(pieces, request_id)
@@ -275,6 +315,11 @@ class Writer:
             database.take_outcome(shard, sequence) for (shard, _), sequence in zip(entries, sequences, strict=True)
         ]
         return _result(entries, outcomes)
+
+    def _is_known(self, pieces: list[tuple[ShardId, Operation, int, int]], request_id: str) -> bool:
+        return bool(request_id) and all(
+            self._database.was_applied(shard, request_id, part) for shard, _, part, _ in pieces
+        )
 
     def _check_conditions(self, pieces: list[tuple[ShardId, Operation, int, int]], request_id: str) -> None:
         """Raise VERSION_CONFLICT if any condition of the request does not hold now; nobody else is writing."""

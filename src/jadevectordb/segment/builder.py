@@ -20,6 +20,7 @@ from jadevectordb.index.factory import build_index
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.index.text import TextConfig, build_text
 from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.index_parameters import IndexParameters
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 from jadevectordb.model.schema import Schema
@@ -46,6 +47,7 @@ class BuildJob(msgspec.Struct, frozen=True):
     metric: Metric
     dimension: int
     index_kind: IndexKind
+    index_parameters: IndexParameters
     schema: Schema
     text: TextConfig | None
     threads: int
@@ -93,7 +95,15 @@ def build(job: BuildJob) -> Manifest:
     if has_originals:
         _copy_rows(directory / ORIGINALS, [s.originals for s in sources], keep)
     block: Rows = map_array(directory / VECTORS, space.row_dtype, (row_count, space.row_width))
-    build_index(job.index_kind, space, block, directory, threads=job.threads, seed=job.seed)
+    build_index(
+        job.index_kind,
+        space,
+        block,
+        directory,
+        threads=job.threads,
+        seed=job.seed,
+        parameters=job.index_parameters,
+    )
     build_columns(_metadata(sources, keep), job.schema, directory)
     if job.text is not None:
         build_text(_metadata(sources, keep), job.text, directory)
@@ -109,6 +119,7 @@ def build(job: BuildJob) -> Manifest:
             True,
             job.text is not None,
             {},
+            job.index_parameters,
         ),
     )
 

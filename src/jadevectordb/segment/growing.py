@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from jadevectordb.index.api import Found, Plan, SearchOverrides
 from jadevectordb.index.bitmap import RowArray
+from jadevectordb.index.calibration import exact_cost_us
 from jadevectordb.index.columns import GrowingColumns, Selection
 from jadevectordb.index.exact import RowBlock
 from jadevectordb.index.space import VectorSpace
@@ -145,6 +146,13 @@ class GrowingView:
         hashes = self.segment.hashes[: self.row_count]
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        del overrides  # exact whatever is asked
+        return exact_cost_us(self.segment.block, self.row_count)
+
+    def blame(self, error: Exception) -> Exception:
+        return error  # rows in memory: no file is to blame
 
     def find(self, ids: Seq[str], hashes: HashArray) -> dict[int, list[int]]:
         # Only the newest row of an id can be alive, and an older view than the newest row is asked only about live rows.

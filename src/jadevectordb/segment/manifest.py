@@ -30,7 +30,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Spans units first_unit..last_unit inclusive. index_kind: "" while no index was built: exact search over the rows."""
+    """Spans units first_unit..last_unit inclusive. index_kind: the one asked for; "" while none was built: exact search over the rows."""
 
     format: int
     first_unit: int
@@ -41,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True):
     has_columns: bool
     has_text: bool
     files: dict[str, FileEntry]
+    index_parameters: dict[str, int] = {}  # set by hand when the index was built
 
 
 def checksum_of(path: Path) -> FileEntry:

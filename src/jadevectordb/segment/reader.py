@@ -9,6 +9,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +22,10 @@ from jadevectordb.index.text import TextReader
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.operations import Rows
 from jadevectordb.segment.records import HashArray
+
+# What reading flipped bits can end in. A segment is verified while opening up to a bound, and in the background beyond it:
+# until then whoever reads turns these into what `SegmentReader.blame` finds.
+UNREADABLE = (ValueError, IndexError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +101,12 @@ class SegmentReader(Protocol):
 
     def find(self, ids: Seq[str], hashes: HashArray) -> dict[int, list[int]]:
         """Position in ids -> rows that carry the id, dead ones included."""
+        ...
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        """About how many microseconds a search without filter takes here."""
+        ...
+
+    def blame(self, error: Exception) -> Exception:
+        """Why reading failed: CORRUPT naming the file when one is damaged (all are compared with their checksums now), else the error."""
         ...

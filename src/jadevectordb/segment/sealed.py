@@ -22,12 +22,15 @@ from jadevectordb.index.factory import open_index
 from jadevectordb.index.flat import FlatIndex
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.index.text import GrowingText, TextConfig, TextIndex, TextReader, open_text
+from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filters import Filter
+from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.index_parameters import IndexParameters
 from jadevectordb.model.operations import Rows
 from jadevectordb.model.schema import Schema
 from jadevectordb.segment import manifest as manifests
 from jadevectordb.segment.manifest import Manifest
-from jadevectordb.segment.reader import Allowed, range_in
+from jadevectordb.segment.reader import UNREADABLE, Allowed, range_in
 from jadevectordb.segment.records import HashArray, Records, map_array
 
 VECTORS, ORIGINALS = "vectors", "originals"
@@ -79,12 +82,26 @@ class SealedSegment:
             else FlatIndex(self._block, "index not built yet")
         )
         self.index_kind = str(self.index.kind) if self.manifest.index_kind else ""
-        self.columns: ColumnSet | None = open_columns(directory, self.row_count) if self.manifest.has_columns else None
+        self.columns: ColumnSet | None = None
+        if self.manifest.has_columns:
+            self.columns = open_columns(directory, self.row_count, schema)
         self._unindexed_columns = None if self.columns is not None else GrowingColumns(schema)
+        built_text = open_text(directory, self.row_count) if self.manifest.has_text else None
+        wanted_fields = () if text is None else text.fields
+        self._has_wanted_text = (() if built_text is None else built_text.fields) == wanted_fields
         self._text: TextIndex | GrowingText | None = None
         if text is not None:
-            self._text = open_text(directory, self.row_count) if self.manifest.has_text else GrowingText(text)
+            # Over other fields than those wanted now it is of no use; until it is built anew, records are read.
+            self._text = built_text if built_text is not None and self._has_wanted_text else GrowingText(text)
         self._hash_order = (self.records.hashes, self.records.hash_rows)
+
+    def was_built_as(self, kind: IndexKind, parameters: IndexParameters) -> bool:
+        """Whether its index, columns and text index are those of a database configured like this.
+
+        Columns hold the values of every field whatever is declared, but those of text fields: they are as old as the text index.
+        """
+        made_as = self.manifest.index_kind, self.manifest.index_parameters
+        return made_as == (str(kind), parameters) and self._has_wanted_text
 
     @property
     def units(self) -> tuple[int, int]:
@@ -122,10 +139,13 @@ class SealedSegment:
         return range_in(self._block, self.row_count, query, similarity_min, allowed)
 
     def select(self, node: Filter) -> Selection:
-        if self.columns is not None:
-            return self.columns.evaluate(node, self.records.metadata_of)
-        assert self._unindexed_columns is not None
-        return self._unindexed_columns.evaluate(node, self.metadata, self.row_count)
+        try:
+            if self.columns is not None:
+                return self.columns.evaluate(node, self.records.metadata_of)
+            assert self._unindexed_columns is not None
+            return self._unindexed_columns.evaluate(node, self.metadata, self.row_count)
+        except UNREADABLE as error:
+            raise self.blame(error) from error
 
     @property
     def text(self) -> TextReader | None:
@@ -134,10 +154,16 @@ class SealedSegment:
         return self._text
 
     def id_of(self, row: int) -> str:
-        return self.records.id_of(row)
+        try:
+            return self.records.id_of(row)
+        except UNREADABLE as error:
+            raise self.blame(error) from error
 
     def ids_of(self, rows: Seq[int]) -> list[str]:
-        return self.records.ids_of(rows)
+        try:
+            return self.records.ids_of(rows)
+        except UNREADABLE as error:
+            raise self.blame(error) from error
 
     def version_of(self, row: int) -> int:
         return self.records.version_of(row)
@@ -153,7 +179,23 @@ class SealedSegment:
         return self._hash_order
 
     def find(self, ids: Seq[str], hashes: HashArray) -> dict[int, list[int]]:
-        return self.records.find(ids, hashes)
+        try:
+            return self.records.find(ids, hashes)
+        except UNREADABLE as error:
+            raise self.blame(error) from error
+
+    def cost_us(self, overrides: SearchOverrides) -> float:
+        return self.index.cost_us(overrides)
+
+    def blame(self, error: Exception) -> Exception:
+        try:
+            self.verify()
+        except JadeError as damage:
+            if self.directory.exists():
+                return damage
+            # Merged away since, and the bits that could not be read with it
+            return manifests.corrupt(self.directory, f"held what could not be read ({error})")
+        return error
 
     def verify(self) -> None:
         """Compare every file with its checksum. Raises CORRUPT naming the first that differs."""

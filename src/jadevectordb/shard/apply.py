@@ -44,7 +44,7 @@ from jadevectordb.model.operations import (
 )
 from jadevectordb.model.schema import Schema
 from jadevectordb.segment.growing import GrowingSegment, GrowingView
-from jadevectordb.segment.reader import SegmentReader
+from jadevectordb.segment.reader import UNREADABLE, SegmentReader
 from jadevectordb.segment.records import HashArray, hash_ids
 from jadevectordb.shard.layout import Span, replan
 from jadevectordb.shard.view import Part, ShardView
@@ -78,6 +78,7 @@ class Frozen:
     parts: tuple[Part, ...]
     spans: tuple[Span, ...]
     requests: tuple[tuple[tuple[str, int], tuple[int, int]], ...]
+    newest_time: int
 
 
 class ShardState:
@@ -92,11 +93,13 @@ class ShardState:
         next_unit: int = 0,
         applied: Sequence = NOTHING_APPLIED,
         requests: Iterable[tuple[tuple[str, int], tuple[int, int]]] = (),
+        newest_time: int = 0,
     ) -> None:
         self.config = config
         self.parts = list(parts)  # oldest first, units ascending and adjacent; at most one live row an id among all
         self.spans = list(spans)  # what parts should become; every part lies inside one span
         self.applied = applied
+        self.newest_time = newest_time  # the greatest hybrid time among the entries applied
         self.requests: RequestTable = OrderedDict(requests)
         self.frozen: deque[Frozen] = deque()  # oldest first; the shell takes them off as they are written
         self._next_unit = next_unit
@@ -123,6 +126,7 @@ class ShardState:
         """Apply the entry at this place of the log; sequences arrive without gaps."""
         assert sequence == self.applied + 1, f"entry {sequence} after {self.applied}"
         self.applied = sequence
+        self.newest_time = max(self.newest_time, entry.time)
         request = (entry.request_id, entry.part)
         if entry.request_id and (earlier := self.requests.get(request)):
             return Outcome(earlier[0], earlier[1], duplicate=True)
@@ -184,7 +188,7 @@ class ShardState:
         readers = [(self._reader(located[p][0]), located[p][1]) for p in positions]
         vectors = np.stack([reader.vector_of(row) for reader, row in readers])
         metadata = [
-            merge_metadata(reader.metadata_of(row), update.patches[p]) if update.merge else update.patches[p]
+            _merged(reader, row, update.patches[p]) if update.merge else update.patches[p]
             for p, (reader, row) in zip(positions, readers, strict=True)
         ]
         self._kill(located.values())
@@ -283,7 +287,15 @@ class ShardState:
         self.spans = replan(self.spans, [self._live_in(s) for s in self.spans], settle=settle, compact=compact)
         self._entries_since_freeze = self._killed_since_freeze = 0
         self.frozen.append(
-            Frozen(unit, self.applied, view, tuple(self.parts), tuple(self.spans), tuple(self.requests.items()))
+            Frozen(
+                unit,
+                self.applied,
+                view,
+                tuple(self.parts),
+                tuple(self.spans),
+                tuple(self.requests.items()),
+                self.newest_time,
+            )
         )
 
     @property
@@ -317,6 +329,13 @@ def merge_metadata(stored: bytes, patch: bytes) -> bytes:
     merged = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
     merged.update(msgspec.json.decode(patch, type=dict[str, msgspec.Raw]))
     return msgspec.json.encode(merged)
+
+
+def _merged(reader: SegmentReader, row: int, patch: bytes) -> bytes:
+    try:
+        return merge_metadata(reader.metadata_of(row), patch)
+    except UNREADABLE as error:
+        raise reader.blame(error) from error
 
 
 def _without(alive: bitmap.Bitmap | None, row_count: int, rows: list[int]) -> bitmap.Bitmap:

@@ -37,6 +37,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     segments: list[SegmentEntry]
     spans: list[Span]
     requests: list[tuple[tuple[str, int], tuple[int, int]]]
+    newest_time: int = 0  # the greatest hybrid time among the entries up to `applied`
 
 
 EMPTY = Checkpoint(manifests.FORMAT_VERSION, 0, 0, 0, [], [], [])

@@ -133,6 +133,13 @@ class Maintenance:
 
     def wait_settled(self, timeout_s: float | None) -> None:
         """Return when every frozen row is in an indexed segment as planned. Raises TIMEOUT, or the trouble in the way."""
+        self._wait(self._settled, timeout_s, "Indexing")
+
+    def wait_written(self, timeout_s: float | None) -> None:
+        """Return when a checkpoint holds every frozen row. Raises TIMEOUT, or the trouble in the way."""
+        self._wait(self._written, timeout_s, "Writing rows to disk")
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float | None, what: str) -> None:
         until = None if timeout_s is None else self._clock.monotonic_s() + timeout_s
         with self._wake:
             self._hurry += 1
@@ -140,15 +147,17 @@ class Maintenance:
             asked = self._events
             self._wake.notify_all()
             try:
-                while not self._settled():
+                while not done():
                     self._raise_trouble_since(asked)
                     if self._closing:
-                        raise JadeError(ErrorCode.CLOSED, "The database was closed while waiting for its index.")
+                        raise JadeError(
+                            ErrorCode.CLOSED, "The database was closed while its background work was waited for."
+                        )
                     left = _RETRY_S if until is None else until - self._clock.monotonic_s()
                     if left <= 0:
                         raise JadeError(
                             ErrorCode.TIMEOUT,
-                            f"Indexing was not complete after {timeout_s} s; it goes on in the background.",
+                            f"{what} was not complete after {timeout_s} s; it goes on in the background.",
                         )
                     self._progress.wait(min(left, _RETRY_S))
             finally:
@@ -163,6 +172,9 @@ class Maintenance:
 
     def _unwritten_bytes(self) -> int:
         return sum(replica.unwritten_bytes for replica in self._replicas)
+
+    def _written(self) -> bool:
+        return not any(r.state.frozen for r in self._replicas)
 
     def _settled(self) -> bool:
         return not self._building and not any(r.state.frozen or r.planned_builds() for r in self._replicas)

@@ -33,6 +33,7 @@ from jadevectordb.index import bitmap
 from jadevectordb.model.errors import JadeError
 from jadevectordb.model.ids import Sequence, ShardId
 from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.index_parameters import IndexParameters, building
 from jadevectordb.model.operations import Entry, Outcome
 from jadevectordb.segment import builder
 from jadevectordb.segment import manifest as manifests
@@ -72,6 +73,7 @@ class Replica:
         config: ShardConfig,
         index_kind: IndexKind,
         write_atomically: WriteAtomically,
+        index_parameters: IndexParameters | None = None,
     ) -> None:
         self.shard = shard
         self.directory = directory
@@ -79,6 +81,7 @@ class Replica:
         self.lock = threading.Lock()
         self.maintenance = threading.Lock()
         self._index_kind = index_kind
+        self._index_parameters = building(index_parameters or {})
         self._write_atomically = write_atomically
         directory.mkdir(parents=True, exist_ok=True)
         found = checkpoints.read_checkpoint(directory)
@@ -94,6 +97,7 @@ class Replica:
             next_unit=found.next_unit,
             applied=checkpoints.sequence_of(found),
             requests=found.requests,
+            newest_time=found.newest_time,
         )
         self.view: ShardView = self.state.view()
 
@@ -169,6 +173,7 @@ class Replica:
                 [checkpoints.entry_of(part) for part in frozen.parts],
                 list(frozen.spans),
                 list(frozen.requests),
+                frozen.newest_time,
             ),
             frozen.parts,
         )
@@ -183,16 +188,21 @@ class Replica:
     # Towards the plan
 
     def planned_builds(self) -> list[PlannedBuild]:
-        """Spans of the plan, as of the checkpoint, that are not one indexed segment yet; newest first."""
+        """Spans of the plan, as of the checkpoint, that are not one segment with the wanted index yet; newest first."""
         with self.lock:
             parts, spans = self.checkpoint_parts, self.checkpoint_spans
         builds = []
         for span in reversed(spans):
             inside = tuple(p for p in parts if span.first <= p.reader.units[0] <= span.last)
-            settled = len(inside) == 1 and inside[0].reader.index_kind and inside[0].reader.row_count <= span.rows
+            settled = (
+                len(inside) == 1 and self._is_as_wanted(_folder(inside[0])) and inside[0].reader.row_count <= span.rows
+            )
             if inside and not settled:
                 builds.append(PlannedBuild(span, inside))
         return builds
+
+    def _is_as_wanted(self, segment: SealedSegment) -> bool:
+        return segment.was_built_as(self._index_kind, self._index_parameters)
 
     def job_of(self, build: PlannedBuild, threads: int) -> BuildJob:
         sources = [_folder(part) for part in build.sources]
@@ -203,6 +213,7 @@ class Replica:
             metric=self.config.space.metric,
             dimension=self.config.space.dimension,
             index_kind=self._index_kind,
+            index_parameters=self._index_parameters,
             schema=self.config.schema,
             text=self.config.text,
             threads=threads,

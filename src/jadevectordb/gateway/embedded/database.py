@@ -23,25 +23,20 @@ from jadevectordb.gateway.embedded.arguments import (
     recall_of,
     timeout_of,
 )
-from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page
-from jadevectordb.gateway.embedded.opening import Opening
+from jadevectordb.gateway.embedded.hits import Group, Hits, Item, Page
+from jadevectordb.gateway.embedded.opening import FilterLike, Opening
 from jadevectordb.gateway.embedded.stats import Stats, stats_of
 from jadevectordb.index.api import RECALL_DEFAULT
-from jadevectordb.index.space import VectorSpace
-from jadevectordb.model import filter_parse
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.filters import Filter
 from jadevectordb.model.ids import NodeId
-from jadevectordb.model.metric import Metric
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.query import executor, scan
-from jadevectordb.query.plan import Explanation, Match, SearchRequest
+from jadevectordb.query.plan import Explanation, SearchRequest
 from jadevectordb.query.write_checks import check_ids, invalid
 from jadevectordb.query.writer import WriteGate, WriteResult
 
 MetadataLike = Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any]  # bytes: a JSON object
-FilterLike = Filter | Mapping[str, Any] | None
 _FUSIONS = ("rrf", "weighted")
 
 
@@ -54,8 +49,6 @@ class Database:
         self._config = opened.config
         self._changes = WriteGate()  # writers pass together; altering the database passes alone
         self._altering = threading.Lock()  # one alteration at a time
-        # Under cosine and dot a similarity is its score: the conversion is skipped where every microsecond counts
-        self._score_is_similarity = opened.config.metric in (Metric.COSINE, Metric.DOT)
 
     # What it is
 
@@ -146,7 +139,7 @@ class Database:
             raise invalid("if_version goes with ids, not with a filter.")
         with self._changes.shared():
             opening = self._now()
-            node = _parsed(opening, filter)
+            node = opening.parse(filter)
             if node is None:
                 raise invalid(
                     "An empty filter would delete everything: drop the database instead, or name what to delete."
@@ -184,7 +177,7 @@ class Database:
     def count(self, filter: FilterLike = None) -> int:
         """Exactly how many vectors there are, or match."""
         opening = self._now()
-        return scan.count(opening.view, _parsed(opening, filter))
+        return scan.count(opening.view, opening.parse(filter))
 
     def scroll(
         self,
@@ -197,7 +190,7 @@ class Database:
         """
         opening = self._now()
         limit = count_of(limit, "limit")
-        found = scan.page(opening.view, _parsed(opening, filter), place_of(cursor), limit)
+        found = scan.page(opening.view, opening.parse(filter), place_of(cursor), limit)
         items = [Item(vector_id, part.reader, row, opening.unpacker) for vector_id, part, row in found]
         return Page(items, items[-1].id if len(items) == limit else None)
 
@@ -267,7 +260,7 @@ class Database:
         ):
             # The common search, kept short
             request = SearchRequest(
-                opening.space.prepare_query(vector), count_of(k, "k"), recall_of(recall), _parsed(opening, filter)
+                opening.space.prepare_query(vector), count_of(k, "k"), recall_of(recall), opening.parse(filter)
             )
         else:
             request = self._request(
@@ -286,19 +279,10 @@ class Database:
         if explain:
             explanation, started = Explanation(request.recall), time.perf_counter()
         matches = executor.search(opening.view, request, opening.analyzer, explanation)
-        hits = Hits(self._hits(opening, matches, request), explanation)
+        hits = Hits(opening.hits(matches, request), explanation)
         if explanation is not None:
             explanation.total_us = (time.perf_counter() - started) * 1e6
         return hits
-
-    def _hits(self, opening: Opening, matches: list[Match], request: SearchRequest) -> list[Hit]:
-        unpacker = opening.unpacker
-        if request.similarity_min is not None:
-            matches = _within_limits(opening.space, matches, request)
-        if self._score_is_similarity or request.text is not None:
-            return [Hit(score, vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
-        public = opening.space.public_score
-        return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
 
     def search_batch(
         self,
@@ -311,12 +295,12 @@ class Database:
         """`search` for each row of vectors (m, dimension), all over the same view of the data."""
         opening = self._now()
         k, recall = count_of(k, "k"), recall_of(recall)
-        node, view = _parsed(opening, filter), opening.view
+        node, view = opening.parse(filter), opening.view
         overrides = opening.overrides if recall == RECALL_DEFAULT else None
         results = []
         for query in opening.space.prepare_queries(vectors):
             request = SearchRequest(query, k, recall, node, overrides)
-            results.append(Hits(self._hits(opening, executor.search(view, request, None, None), request)))
+            results.append(Hits(opening.hits(executor.search(view, request, None, None), request)))
         return results
 
     def search_groups(
@@ -343,7 +327,7 @@ class Database:
         matches = executor.search(opening.view, request, opening.analyzer, None)
         group_of = executor.group_reader(group_by)
         groups: dict[str, Group] = {}
-        for hit, match in zip(self._hits(opening, matches, request), matches, strict=True):
+        for hit, match in zip(opening.hits(matches, request), matches, strict=True):
             key = group_of(match)
             assert key is not None
             groups.setdefault(key, Group(msgspec.json.decode(key), [])).hits.append(hit)
@@ -391,7 +375,7 @@ class Database:
             None if vector is None else opening.space.prepare_query(vector),
             k,
             recall,
-            _parsed(opening, filter),
+            opening.parse(filter),
             text=text,
             fusion=fusion,
             alpha=alpha,
@@ -440,9 +424,10 @@ class Database:
     @property
     def trouble(self) -> str:
         """Why background work can't go on, "" when it can; damage found in the files counts."""
-        opened = self._opened
-        if opened is None:
+        opening = self._opening
+        if opening is None:
             return "closed"
+        opened = opening.database
         error = opened.damage or opened.maintenance.trouble
         return "" if error is None else error.message
 
@@ -470,20 +455,27 @@ class Database:
 
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
-        self._settle(timeout_of(timeout), compact=False)
+        limit_s = timeout_of(timeout)
+        self._seal(compact=False)
+        self._wait_settled(limit_s)
 
     def compact(self, timeout: float | None = None) -> None:
         """Merge every shard into one segment without dead rows, and wait for it."""
-        self._settle(timeout_of(timeout), compact=True)
+        limit_s = timeout_of(timeout)
+        self._seal(compact=True)
+        self._wait_settled(limit_s)
 
-    def _settle(self, limit_s: float | None, *, compact: bool) -> None:
+    def _seal(self, *, compact: bool) -> None:
+        with self._changes.shared():
+            opening = self._now()
+            if compact or not all(replica.is_settled for replica in opening.database.replicas):
+                opening.writer.seal(compact=compact)
+
+    def _wait_settled(self, limit_s: float | None) -> None:
         clock = self._use().clock
         until = None if limit_s is None else clock.monotonic_s() + limit_s
         while True:
-            with self._changes.shared():
-                opening = self._now()
-                if compact or not all(replica.is_settled for replica in opening.database.replicas):
-                    opening.writer.seal(compact=compact)
+            opening = self._now()
             try:
                 left = None if until is None else until - clock.monotonic_s()
                 return opening.database.maintenance.wait_settled(left)
@@ -544,17 +536,3 @@ class Database:
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.database.close()
-
-
-def _parsed(opening: Opening, value: FilterLike) -> Filter | None:
-    return None if value is None else filter_parse.parse(value, opening.config.schema)
-
-
-def _within_limits(space: VectorSpace, matches: list[Match], request: SearchRequest) -> list[Match]:
-    """The limits as the caller said them: turned into a similarity and back, a hit's own score could miss itself."""
-    return [
-        match
-        for match in matches
-        if (request.score_min is None or space.public_score(match[0]) >= request.score_min)
-        and (request.distance_max is None or space.distance(match[0]) <= request.distance_max)
-    ]

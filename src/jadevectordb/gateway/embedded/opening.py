@@ -6,13 +6,22 @@ stays with it, so that it never sees half of each; a view that a search holds st
 
 from __future__ import annotations
 
-from jadevectordb.gateway.embedded.hits import Unpacker
+from collections.abc import Mapping
+from typing import Any
+
+from jadevectordb.gateway.embedded.hits import Hit, Unpacker
 from jadevectordb.index.api import SearchOverrides
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model import filter_parse
+from jadevectordb.model.filters import Filter
 from jadevectordb.model.ids import NodeId
+from jadevectordb.model.metric import Metric
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.query.plan import Match, SearchRequest
 from jadevectordb.query.writer import Writer
 from jadevectordb.shard.view import DatabaseView
 
+FilterLike = Filter | Mapping[str, Any] | None
 _NO_OVERRIDES = SearchOverrides()
 _PARTS_LOOKED_AT_MAX = 64
 _SEARCH_US = 12.0  # a search over nothing,
@@ -21,7 +30,17 @@ _TOMBSTONES_US = 15.0
 
 
 class Opening:
-    __slots__ = ("_cost", "analyzer", "config", "database", "overrides", "space", "unpacker", "writer")
+    __slots__ = (
+        "_cost",
+        "_score_is_similarity",
+        "analyzer",
+        "config",
+        "database",
+        "overrides",
+        "space",
+        "unpacker",
+        "writer",
+    )
 
     def __init__(self, database: OpenDatabase, node: NodeId) -> None:
         self.database = database
@@ -30,6 +49,8 @@ class Opening:
         self.analyzer = database.analyzer
         self.unpacker = Unpacker(database.config.metric, database.config.dimension)
         self.writer = Writer(database, node)
+        # Under cosine and dot a similarity is its score: the conversion is skipped where every microsecond counts
+        self._score_is_similarity = database.config.metric in (Metric.COSINE, Metric.DOT)
         given = database.config.index_parameters
         ef_search, nprobe = given.get("efSearch"), given.get("nprobe")
         # How far to look where a search does not say what it wants; None: as calibrated.
@@ -41,6 +62,18 @@ class Opening:
     @property
     def view(self) -> DatabaseView:
         return self.database.view
+
+    def parse(self, value: FilterLike) -> Filter | None:
+        return None if value is None else filter_parse.parse(value, self.config.schema)
+
+    def hits(self, matches: list[Match], request: SearchRequest) -> list[Hit]:
+        """What the matches of a request are to a caller."""
+        unpacker, public = self.unpacker, self.space.public_score
+        if request.similarity_min is not None:
+            matches = _within_limits(self.space, matches, request)
+        if self._score_is_similarity or request.text is not None:
+            return [Hit(score, vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
+        return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
 
     def search_cost_us(self) -> float:
         view = self.database.view
@@ -57,3 +90,13 @@ class Opening:
         for part in parts:
             cost_us += part.reader.cost_us(overrides) + (0.0 if part.alive is None else _TOMBSTONES_US)
         return cost_us
+
+
+def _within_limits(space: VectorSpace, matches: list[Match], request: SearchRequest) -> list[Match]:
+    """The limits as the caller said them: turned into a similarity and back, a hit's own score could miss itself."""
+    return [
+        match
+        for match in matches
+        if (request.score_min is None or space.public_score(match[0]) >= request.score_min)
+        and (request.distance_max is None or space.distance(match[0]) <= request.distance_max)
+    ]

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.gateway.embedded.arguments import overrides_of
-from jadevectordb.gateway.embedded.database import Database, FilterLike
+from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.hits import Hits
+from jadevectordb.gateway.embedded.opening import FilterLike
+from jadevectordb.index.api import RECALL_DEFAULT
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import ShardId
 from jadevectordb.query import executor
@@ -46,20 +48,22 @@ def search_shard(
     watermark_min: int,
 ) -> tuple[Hits, int]:
     """The shard's best k and the watermark they were found at. Raises UNAVAILABLE when that is below `watermark_min`."""
-    opened = database._use()
+    opening = database._now()
     check_shard(database, shard)
-    view = opened.view.shards[shard]
+    view = opening.view.shards[shard]
     if view.watermark < watermark_min:
         raise JadeError(
             ErrorCode.UNAVAILABLE,
             f"Shard {shard} has applied its log up to {view.watermark}, {watermark_min} was asked for: retry in a moment.",
             details={"watermark": int(view.watermark), "asked": watermark_min},
         )
-    request = database._request(opened, vector, None, k, filter, recall, None, "rrf", 0.5, threshold, None)
+    request = database._request(opening, vector, None, k, filter, recall, None, "rrf", 0.5, threshold, None)
     if exact:
         request.overrides = overrides_of(True, None, None, None)
+    elif recall == RECALL_DEFAULT:
+        request.overrides = opening.overrides
     matches = executor.search(DatabaseView.of((view,)), request, None, None)
-    return Hits(database._hits(matches, request)), int(view.watermark)
+    return Hits(opening.hits(matches, request)), int(view.watermark)
 
 
 def check_shard(database: Database, shard: int) -> None:
