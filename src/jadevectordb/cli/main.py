@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import jadevectordb as jade
-from jadevectordb.cli import databases, demo, maintenance, read, terminal, transfers
+from jadevectordb.cli import databases, demo, maintenance, read, serve, terminal, transfers
 
 
 class _Commands(click.Group):
@@ -38,7 +38,7 @@ def commands() -> None:
 
 
 commands.add_command(demo.demo)
-for _group in (databases.COMMANDS, read.COMMANDS, transfers.COMMANDS, maintenance.COMMANDS):
+for _group in (serve.COMMANDS, databases.COMMANDS, read.COMMANDS, transfers.COMMANDS, maintenance.COMMANDS):
     for _command in _group:
         commands.add_command(_command)
 

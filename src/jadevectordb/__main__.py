@@ -1,0 +1,5 @@
+"""`python -m jadevectordb` is the command `jade`."""
+
+from jadevectordb.cli.main import main
+
+main()

@@ -1,0 +1,90 @@
+"""`jade serve` and `jade config`: start a server from settings, and show where each setting came from."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+_FLAGS = {
+    "host": "server.host",
+    "port": "server.port",
+    "grpc_port": "server.grpc_port",
+    "data": "server.data",
+    "auth": "auth.mode",
+    "registration": "auth.registration",
+    "threads": "server.threads",
+    "tls_certificate": "tls.certificate",
+    "tls_key": "tls.key",
+    "tls_client_ca": "tls.client_ca",
+    "log_level": "log.level",
+    "log_format": "log.format",
+    "log_file": "log.file",
+}
+
+
+def _settings(command: Any) -> Any:
+    """The options that both commands take."""
+    options = [
+        click.option("--config", metavar="FILE", help="Settings file (TOML)."),
+        click.option("--host", help="Address to listen on (default 127.0.0.1)."),
+        click.option("--port", type=int, help="REST port (default 8080; 0 = any free one)."),
+        click.option("--grpc-port", type=int, help="gRPC port (default 9080; 0 = any free one; -1 = none)."),
+        click.option("--data", metavar="FOLDER", help="Folder of the databases (default ./jade-data)."),
+        click.option("--auth", metavar="MODE", help="required (default), or open-loopback for development."),
+        click.option("--registration", metavar="WHEN", help="Self-registration: auto (only on loopback), on, off."),
+        click.option("--threads", type=int, help="Requests that may wait for the disk at once (default 8)."),
+        click.option("--tls-certificate", metavar="FILE", help="PEM certificate: turns TLS on."),
+        click.option("--tls-key", metavar="FILE", help="PEM key of the certificate."),
+        click.option("--tls-client-ca", metavar="FILE", help="Clients must show a certificate signed by it."),
+        click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+        click.option("--log-format", metavar="FORMAT", help="auto, json or text."),
+        click.option("--log-file", metavar="FILE", help="Log to this file instead of standard error."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _load(config: str | None, flags: dict[str, Any]) -> Any:
+    from jadevectordb.settings.sources import load
+
+    return load(config, os.environ, {_FLAGS[name]: value for name, value in flags.items()})
+
+
+@click.command()
+@_settings
+def serve(config: str | None, **flags: Any) -> None:
+    """Start a server: REST on port 8080, gRPC on 9080, data in ./jade-data.
+
+    Settings come from a TOML file, then the environment (JADEVECTORDB_PORT, JADEVECTORDB_LOG_LEVEL, ...), then flags; the later
+    wins. `jade config show` lists all of them. SIGTERM or Ctrl-C finishes running requests and stops.
+    """
+    from jadevectordb.server import run
+
+    run(_load(config, flags))
+
+
+@click.group()
+def config() -> None:
+    """The settings of a server."""
+
+
+@config.command("show")
+@_settings
+def config_show(config: str | None, **flags: Any) -> None:
+    """List every setting, its value, and where the value came from."""
+    rows = [(name, _text(value), origin) for name, value, origin in _load(config, flags).shown()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, origin in rows:
+        click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    return "-" if value == "" else str(value)
+
+
+COMMANDS = (serve, config)
