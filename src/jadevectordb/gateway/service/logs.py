@@ -22,13 +22,12 @@ from typing import Any, TextIO
 
 import msgspec
 
-from jadevectordb.gateway.service.redaction import HIDDEN, is_secret_name, redacted, redacted_value
+from jadevectordb.gateway.service.redaction import HIDDEN, is_secret_name, redacted_value
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import (
     LOG_ENTRIES_MAX,
     LOG_LINES_WAITING_MAX,
-    LOG_MESSAGE_LENGTH_MAX,
     SERVER_LOG_BYTES_MAX,
     SERVER_LOG_FILES_MAX,
 )
@@ -124,7 +123,7 @@ def entry_of(record: logging.LogRecord) -> LogEntry:
         time=f"{datetime.datetime.fromtimestamp(record.created, datetime.UTC):%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03}Z",
         level=_level_name(record.levelno),
         logger=record.name,
-        message=_cut(redacted(_cut(message))),
+        message=redacted_value(message),
         fields=fields,
         trace=_trace(record),
     )
@@ -141,12 +140,8 @@ def _trace(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         # Without the values of variables, which Python does not show; messages of exceptions may still quote a secret
         text = "".join(traceback.format_exception(record.exc_info[1], limit=-20))
-        return redacted(_cut(text.rstrip()))
-    return redacted(_cut(record.exc_text)) if record.exc_text else ""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LOG_MESSAGE_LENGTH_MAX else text[:LOG_MESSAGE_LENGTH_MAX] + "…"
+        return str(redacted_value(text.rstrip()))
+    return str(redacted_value(record.exc_text or ""))
 
 
 def _level_name(number: int) -> str:
