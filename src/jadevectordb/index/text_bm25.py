@@ -105,6 +105,10 @@ class TextReader(ABC):
     def lengths(self, field: int) -> npt.NDArray[np.uint32]:
         """uint32 (row_count,): terms of each row in the field."""
 
+    @abstractmethod
+    def term_hashes(self) -> npt.NDArray[np.uint64]:
+        """One hash for each different term of each field, terms of deleted rows included: to count terms over many blocks."""
+
     def stats(self, terms: Sequence[str], live: Bitmap | None = None) -> TermStats:
         """First step of a query: this block's part of the global statistics.
 

@@ -181,6 +181,9 @@ class TextIndex(TextReader):
         lengths: npt.NDArray[np.uint32] = self._lengths[field]
         return lengths
 
+    def term_hashes(self) -> npt.NDArray[np.uint64]:
+        return self._hashes
+
     def stats(self, terms: Sequence[str], live: Bitmap | None = None) -> TermStats:
         try:
             stats = super().stats(terms, live)

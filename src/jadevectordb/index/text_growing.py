@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from jadevectordb.index.text_analysis import Analyzer, FieldReader, TextConfig
 from jadevectordb.index.text_bm25 import Posting, TextReader
+from jadevectordb.index.text_file import hash_of, key_of
 
 
 class GrowingText:
@@ -68,6 +69,11 @@ class GrowingText:
         with self._lock:
             return np.frombuffer(self._lengths[field][:row_count].tobytes(), np.uint32)
 
+    def copy_term_hashes(self) -> npt.NDArray[np.uint64]:
+        with self._lock:
+            keys = [key_of(field, term) for field, postings in enumerate(self._postings) for term in postings]
+        return np.fromiter(map(hash_of, keys), np.uint64, len(keys))
+
 
 class _GrowingView(TextReader):
     """The first row_count rows of a growing block."""
@@ -90,3 +96,7 @@ class _GrowingView(TextReader):
             self._growing.extend(self._metadata, self.row_count)
             lengths = self._copied[field] = self._growing.copy_lengths(field, self.row_count)
         return lengths
+
+    def term_hashes(self) -> npt.NDArray[np.uint64]:
+        self._growing.extend(self._metadata, self.row_count)
+        return self._growing.copy_term_hashes()

@@ -82,7 +82,7 @@ class Analytics:
         self,
         query_id: str,
         database: str,
-        kind: QueryKind,
+        kind: str,
         *,
         user: str = "",
         session: str = "",
@@ -94,14 +94,14 @@ class Analytics:
         fusion: str = "",
         alpha: float | None = None,
     ) -> None:
-        """Note a search that ended now. Never raises, never waits."""
+        """Note a search that ended now. Never waits. kind: one of QueryKind."""
         if len(self._buffer) >= QUERIES_BUFFERED_MAX:
             self.dropped += 1
             return
         now = self._clock.now_ms()
         self._buffer.append(
             QueryRecord(
-                query_id, database, user, session, kind, text[:QUERY_TEXT_LENGTH_MAX], k, latency_ms, results, error, fusion,
+                query_id, database, user, session, QueryKind(kind), text[:QUERY_TEXT_LENGTH_MAX], k, latency_ms, results, error, fusion,
                 alpha, now,
             )
         )  # fmt: skip

@@ -50,8 +50,14 @@ class Embeddings:
         self._why_none = why_none
 
     @property
-    def available(self) -> bool:
+    def is_available(self) -> bool:
         return bool(self._loaders)
+
+    @property
+    def dimension(self) -> int | None:
+        """Of the first model, which this loads; None when there is none."""
+        default = self.default()
+        return None if default is None else default.dimension
 
     @property
     def models(self) -> list[str]:

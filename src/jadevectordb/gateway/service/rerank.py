@@ -72,12 +72,12 @@ class Rerank:
     def __init__(
         self,
         metadata: MetadataStore,
+        cross_encoders: Mapping[str, Callable[[], CrossEncoder]],
         clock: Clock,
-        cross_encoders: Mapping[str, Callable[[], CrossEncoder]] | None = None,
     ) -> None:
         self._metadata = metadata
         self._clock = clock
-        self._loaders = dict(cross_encoders or {})
+        self._loaders = dict(cross_encoders)
         self._loaded: dict[str, CrossEncoder] = {}
         self._loading = threading.Lock()
         self._lock = threading.Lock()

@@ -1,0 +1,282 @@
+"""Keyword indexes as existing clients build them, on top of the engine's full-text search.
+
+Building on a metadata field declares the field as text: from then on the engine's own index follows every store, update and
+delete, in the same step. Texts that clients hand over without a vector (`documents`) are kept in a database of the server's
+own beside it, with vectors of one dimension that nobody searches, and are ranked together with the rest (`text_ranking`).
+
+What a build was told is kept in the metadata store under `bm25/DATABASE`; every count is read from the indexes themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+
+import msgspec
+import numpy as np
+
+from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.embedded.hits import Item
+from jadevectordb.gateway.embedded.store import Store
+from jadevectordb.gateway.service.text_ranking import TextFigures, figures_of
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_PER_REQUEST_MAX
+from jadevectordb.model.schema import FieldType, Schema
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.metadata_store import MetadataStore
+
+_PREFIX = "bm25/"
+_COMPANION = "_texts-"  # + the database's engine name; names with an underscore are the server's own
+DEFAULT_FIELD = "text"
+_BATCH = 1000
+NONE, BUILDING, COMPLETED, FAILED = "none", "building", "completed", "failed"
+
+
+class Build(msgspec.Struct, frozen=True):
+    """The last build. declared: the field became a text field by it, so another build may take that back."""
+
+    status: str
+    field: str
+    declared: bool = False
+    started_ms: int = 0
+    duration_ms: float = 0.0
+    error: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    status: str
+    field: str
+    figures: TextFigures
+    vectors: int  # in the database
+    texts: int  # without a vector
+    duration_ms: float
+    error: str
+
+
+class Bm25:
+    """Thread-safe. Databases are named by their id, which is their name in the engine."""
+
+    def __init__(self, store: Store, metadata: MetadataStore, clock: Clock) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._clock = clock
+        self._changing = threading.RLock()  # one build at a time; reading never takes it
+        self._builds: dict[str, Build] = {}
+        self._companions: dict[str, Database] = {}
+        known = set(store.databases())
+        for name in known:
+            owner = name.removeprefix(_COMPANION)
+            if owner == name:
+                continue
+            if owner in known:
+                self._companions[owner] = store.database(name)
+            else:  # its database was dropped just before a crash
+                store.drop_database(name)
+        for key, record in metadata.list(_PREFIX).items():
+            build = msgspec.json.decode(record.value, type=Build)
+            if build.status == BUILDING:
+                build = msgspec.structs.replace(
+                    build, status=FAILED, error="The server stopped during the build: build again."
+                )
+            self._builds[key.removeprefix(_PREFIX)] = build
+
+    # Reading
+
+    def documents(self, database: str) -> Database | None:
+        """The database of texts without vectors; None when none were given."""
+        return self._companions.get(database)
+
+    def has_text(self, database: str, handle: Database) -> bool:
+        """Whether anything can be found by words."""
+        return bool(handle.config.schema.texts) or database in self._companions
+
+    def text_field(self, database: str, handle: Database) -> str:
+        """The field whose text stands for a vector where one is needed, as in re-ranking."""
+        build, texts = self._builds.get(database), handle.config.schema.texts
+        if build is not None and build.field in texts:
+            return build.field
+        return texts[0] if texts else DEFAULT_FIELD
+
+    def status(self, database: str, handle: Database) -> Status:
+        build = self._builds.get(database) or Build(NONE, "")
+        status = build.status
+        if status == NONE and self.has_text(database, handle):
+            status = COMPLETED  # the field was declared when the database was created
+        companion = self._companions.get(database)
+        views = [handle._use().view] + ([] if companion is None else [companion._use().view])
+        return Status(
+            status=status,
+            field=self.text_field(database, handle) if status != NONE else "",
+            figures=figures_of(views),
+            vectors=handle.count(),
+            texts=0 if companion is None else companion.count(),
+            duration_ms=build.duration_ms,
+            error=build.error,
+        )
+
+    # Building
+
+    def build(
+        self,
+        database: str,
+        handle: Database,
+        *,
+        field: str | None = None,
+        documents: Mapping[str, str] | None = None,
+        keep_documents: bool = False,
+    ) -> Status:
+        """Index a metadata field of every vector, or texts by id instead of it; returns when searches find them.
+
+        field: None with documents = no field; None without them = the field of the last build. documents: replace those
+        given before unless keep_documents. Raises SCHEMA_VIOLATION when some vector has another type of value in the field,
+        INVALID_ARGUMENT, and what writing raises; the status then says `failed` and why.
+        """
+        with self._changing:
+            last = self._builds.get(database)
+            if field is None and documents is None:
+                field = last.field if last is not None and last.field else self.text_field(database, handle)
+            started, started_s = self._clock.now_ms(), self._clock.monotonic_s()
+            self._note(database, Build(BUILDING, field or "", last is not None and last.declared, started))
+            try:
+                declared = self._declare(database, handle, field, last)
+                self._align(database, handle)
+                if documents is not None:
+                    self._write(database, handle, documents, replace=not keep_documents)
+            except JadeError as error:
+                duration_ms = (self._clock.monotonic_s() - started_s) * 1000
+                kept = last is not None and last.declared
+                self._note(database, Build(FAILED, field or "", kept, started, duration_ms, error.message))
+                raise
+            duration_ms = (self._clock.monotonic_s() - started_s) * 1000
+            self._note(database, Build(COMPLETED, field or "", declared, started, duration_ms))
+            return self.status(database, handle)
+
+    def add(self, database: str, handle: Database, documents: Mapping[str, str]) -> Status:
+        """Add texts by id, or replace those of the same ids; an id needs no vector. Without an index this begins one."""
+        with self._changing:
+            started, started_s = self._clock.now_ms(), self._clock.monotonic_s()
+            self._write(database, handle, documents, replace=False)
+            if database not in self._builds:
+                duration_ms = (self._clock.monotonic_s() - started_s) * 1000
+                field = self.text_field(database, handle) if handle.config.schema.texts else ""
+                self._note(database, Build(COMPLETED, field, False, started, duration_ms))
+            return self.status(database, handle)
+
+    def forget_vectors(self, database: str, ids: Seq[str]) -> None:
+        """Vectors were deleted: texts under their ids go too."""
+        companion = self._companions.get(database)
+        if companion is not None and ids:
+            companion.delete(list(ids))
+
+    def forget(self, database: str) -> None:
+        """A database was dropped."""
+        with self._changing:
+            companion = self._companions.get(database)
+            self._companions = {name: c for name, c in self._companions.items() if name != database}
+            if companion is not None:
+                self._store.drop_database(companion.name)
+            self._builds = {name: build for name, build in self._builds.items() if name != database}
+            stored = self._metadata.get(_PREFIX + database)
+            if stored is not None:
+                self._metadata.compare_and_set(_PREFIX + database, None, stored.revision)
+
+    def close(self) -> None:
+        """Databases are closed by the store."""
+
+    # Steps
+
+    def _declare(self, database: str, handle: Database, field: str | None, last: Build | None) -> bool:
+        """Make the schema fit: the field is text, and one that only the last build made text is what it was. Whether we declared it."""
+        schema = handle.config.schema
+        fields = dict(schema.fields)
+        if last is not None and last.declared and last.field != field:
+            fields.pop(last.field, None)
+        ours = last is not None and last.declared and last.field == field
+        if field is not None and fields.get(field) not in (FieldType.TEXT, FieldType.TEXTS):
+            if field in fields:
+                raise JadeError(
+                    ErrorCode.INVALID_ARGUMENT,
+                    f"The field {field!r} is declared as {fields[field]}: a BM25 index needs a field of text.",
+                    details={"field": field},
+                )
+            fields[field] = FieldType.TEXT
+            ours = True
+        if fields != schema.fields:
+            self._store.alter_database(database, schema=Schema(fields, schema.strict))
+        return ours
+
+    def _align(self, database: str, handle: Database) -> None:
+        """Texts without vectors have the same fields as the rest: only then are their scores of one scale.
+
+        Repeatable: what a crash left under another field is moved by the next build.
+        """
+        companion = self._companions.get(database)
+        if companion is None:
+            return
+        wanted = _fields_of(handle)
+        if companion.config.schema != wanted:
+            companion = self._store.alter_database(companion.name, schema=wanted)
+        field = wanted.texts[0]
+        moved = {item.id: _text_of(item) for item in companion.items() if field not in item.metadata}
+        self._upsert(companion, moved)
+
+    def _companion_of(self, database: str, handle: Database) -> Database:
+        companion = self._companions.get(database)
+        if companion is None:
+            companion = self._store.create_database(
+                _COMPANION + database,
+                1,
+                metric="dot",
+                index="FLAT",
+                schema=_fields_of(handle),
+                text_language=handle.config.text_language,
+                exist_ok=True,
+            )
+            self._companions = {**self._companions, database: companion}
+        return companion
+
+    def _write(self, database: str, handle: Database, documents: Mapping[str, str], *, replace: bool) -> None:
+        if len(documents) > DOCUMENTS_PER_REQUEST_MAX:
+            raise JadeError(
+                ErrorCode.REQUEST_TOO_LARGE,
+                f"{len(documents)} documents are too many at once: send at most {DOCUMENTS_PER_REQUEST_MAX}.",
+            )
+        for name, text in documents.items():
+            if len(text.encode("utf-8", "replace")) > DOCUMENT_TEXT_BYTES_MAX:
+                raise JadeError(
+                    ErrorCode.REQUEST_TOO_LARGE,
+                    f"The text of document {name!r:.100} has more than {DOCUMENT_TEXT_BYTES_MAX} bytes: split it.",
+                    details={"id": name},
+                )
+        companion = self._companion_of(database, handle)
+        self._upsert(companion, documents)
+        if replace:  # last, so that a crash leaves too many rather than too few
+            gone = [item.id for item in companion.items() if item.id not in documents]
+            for start in range(0, len(gone), _BATCH):
+                companion.delete(gone[start : start + _BATCH])
+
+    def _upsert(self, companion: Database, documents: Mapping[str, str]) -> None:
+        field = companion.config.schema.texts[0]
+        names = list(documents)
+        for start in range(0, len(names), _BATCH):
+            some = names[start : start + _BATCH]
+            companion.upsert(some, np.zeros((len(some), 1), np.float32), [{field: documents[name]} for name in some])
+
+    def _note(self, database: str, build: Build) -> None:
+        key = _PREFIX + database
+        stored = self._metadata.get(key)
+        written = self._metadata.compare_and_set(
+            key, msgspec.json.encode(build), 0 if stored is None else stored.revision
+        )
+        assert written is not None, "builds are noted under the lock of this process alone"
+        self._builds = {**self._builds, database: build}
+
+
+def _fields_of(handle: Database) -> Schema:
+    return Schema(dict.fromkeys(handle.config.schema.texts or (DEFAULT_FIELD,), FieldType.TEXT))
+
+
+def _text_of(item: Item) -> str:
+    """The text of a companion's record: its one field, whatever that was called when it was written."""
+    return str(next(iter(item.metadata.values()), ""))

@@ -1,0 +1,148 @@
+"""Searching by vector and by words at once, with the parts of every score known: what each ranking said of each result.
+
+Both rankings are taken from one moment, to a depth of at least FUSION_DEPTH_MIN, and fused (`query/fusion.py`):
+    rrf      sum over the rankings of 1 / (k + place), places from 1
+    linear   alpha * vector + (1 - alpha) * words, each scaled to 0..1 by the least and greatest score of its ranking
+The vector score and the BM25 score of a result are exact, also where one ranking did not reach down to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.embedded.hits import Item, Unpacker
+from jadevectordb.gateway.service.rerank import analyzer_of
+from jadevectordb.gateway.service.text_ranking import Place, TextHit, TextRanking
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.limits import FUSION_DEPTH_MIN, K_MAX
+from jadevectordb.model.operations import Rows
+from jadevectordb.query import executor
+from jadevectordb.query.fusion import RRF_K, reciprocal_rank_fusion, weighted_fusion
+from jadevectordb.query.plan import Match, SearchRequest
+from jadevectordb.segment.reader import Allowed
+
+LINEAR = "linear"
+RRF = "rrf"
+FUSIONS = {
+    "rrf": RRF,
+    "linear": LINEAR,
+    "weighted": LINEAR,
+    "weighted_linear": LINEAR,
+}  # names clients use -> what is done
+
+
+@dataclass(frozen=True, slots=True)
+class HybridHit:
+    """score: of the fusion. vector_score: None without a query vector, or for a text without a vector. item: None for such a text."""
+
+    id: str
+    score: float
+    vector_score: float | None
+    bm25_score: float
+    item: Item | None
+
+
+def hybrid_search(
+    database: Database,
+    documents: Database | None,
+    *,
+    vector: npt.ArrayLike | None,
+    text: str | None,
+    k: int,
+    node: Filter | None = None,
+    fusion: str = RRF,
+    alpha: float = 0.7,
+    rrf_k: int = RRF_K,
+    recall: float = 0.95,
+) -> list[HybridHit]:
+    """The k best, best first, equal scores by id. documents: the database of texts without vectors, when there is one.
+
+    vector or text may be None: then the other ranking decides alone. Raises INVALID_ARGUMENT and what searching raises.
+    """
+    _check(vector, text, fusion, alpha, rrf_k)
+    opened = database._use()
+    view, space = opened.view, opened.space
+    depth = min(max(k, FUSION_DEPTH_MIN), K_MAX)
+    query = None if vector is None else space.prepare_query(vector)
+    by_vector: list[Match] = []
+    if query is not None:
+        by_vector = executor.search(view, SearchRequest(query, depth, recall, node), None, None)
+    ranking: TextRanking | None = None
+    by_text: list[TextHit] = []
+    if text is not None:
+        texts_view = None if documents is None else documents._use().view
+        analyzer = analyzer_of(database.config.text_language)
+        ranking = TextRanking(text, analyzer, view, texts_view, database.config.schema)
+        by_text = ranking.best(depth, node)
+    vector_list = [(m[1], m[0]) for m in by_vector]
+    text_list = [(hit.id, hit.score) for hit in by_text]
+    by_place = fusion == RRF
+    lists = [vector_list, text_list]
+    fused = reciprocal_rank_fusion(lists, rrf_k) if by_place else weighted_fusion(vector_list, text_list, alpha)
+    places: dict[str, Place | None] = {hit.id: hit.where for hit in by_text}
+    places |= {m[1]: (m[2], m[3]) for m in by_vector}
+    return _complete(fused[:k], places, query, space, dict(vector_list), dict(text_list), ranking, database._unpacker)
+
+
+def _check(vector: npt.ArrayLike | None, text: str | None, fusion: str, alpha: float, rrf_k: int) -> None:
+    if vector is None and text is None:
+        raise JadeError(ErrorCode.INVALID_ARGUMENT, "A hybrid search needs a queryVector, a queryText, or both.")
+    if fusion not in (RRF, LINEAR):
+        raise JadeError(ErrorCode.INVALID_ARGUMENT, f"Unknown fusion {fusion!r:.60}: use rrf or linear.")
+    if not 0.0 <= alpha <= 1.0:
+        raise JadeError(ErrorCode.INVALID_ARGUMENT, f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
+    if rrf_k < 0:
+        raise JadeError(ErrorCode.INVALID_ARGUMENT, f"k of reciprocal rank fusion must be 0 or greater, got {rrf_k}.")
+
+
+def _complete(
+    fused: list[tuple[str, float]],
+    places: dict[str, Place | None],
+    query: Rows | None,
+    space: VectorSpace,
+    vector_scores: dict[str, float],
+    text_scores: dict[str, float],
+    ranking: TextRanking | None,
+    unpacker: Unpacker,
+) -> list[HybridHit]:
+    """Results with both their scores; those one ranking did not have are worked out now."""
+    names = [name for name, _ in fused]
+    if query is not None:
+        vector_scores |= _similarities(query, {n: places[n] for n in names if n not in vector_scores})
+    if ranking is not None:
+        missing = [name for name in names if name not in text_scores]
+        text_scores |= zip(missing, ranking.scores_of(missing, [places[name] for name in missing]), strict=True)
+    hits = []
+    for name, score in fused:
+        place, similarity = places[name], vector_scores.get(name)
+        hits.append(
+            HybridHit(
+                id=name,
+                score=score,
+                vector_score=None if similarity is None else space.public_score(similarity),
+                bm25_score=text_scores.get(name, 0.0),
+                item=None if place is None else Item(name, place[0], place[1], unpacker),
+            )
+        )
+    return hits
+
+
+def _similarities(query: Rows, places: dict[str, Place | None]) -> dict[str, float]:
+    """Exact, by the same code that searches: a search among these rows alone."""
+    similarities = {}
+    by_reader: dict[int, tuple[Place, dict[int, str]]] = {}
+    for name, place in places.items():
+        if place is not None:
+            by_reader.setdefault(id(place[0]), (place, {}))[1][place[1]] = name
+    for (reader, _), names in by_reader.values():
+        rows = np.fromiter(sorted(names), np.int64)
+        found = reader.search(query, len(rows), 1.0, Allowed(len(rows), None, rows), None)
+        for similarity, row in zip(found.similarities.tolist(), found.rows.tolist(), strict=True):
+            similarities[names[row]] = similarity
+    return similarities

@@ -1,0 +1,60 @@
+"""How old vectors are, without a time in each: moments and how far each shard's log had come by then.
+
+A point (time, marks) says: every version up to marks[shard] was written at `time` or before. The newest point at or before a
+cut-off therefore names vectors that are certainly older than it. Between points age is overstated by nobody: a vector counts
+as old a little late, never early. Points thin out with age, so that a database remembers a bounded number of them.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import msgspec
+
+from jadevectordb.model.limits import WRITE_TIMES_KEPT_MAX
+
+_FINE = 64  # points lie at least 1/64 of their age apart: an age is known to within 2 %
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    time_ms: int
+    marks: tuple[int, ...]
+
+
+class WriteTimes(msgspec.Struct, frozen=True):
+    """points: by time, ascending in both; the last is the newest known."""
+
+    points: tuple[Point, ...] = ()
+
+    def noted(self, time_ms: int, marks: Seq[int]) -> WriteTimes:
+        """With one more point; the same object when nothing was written since the last one. Time may have jumped back."""
+        if self.points:
+            last = self.points[-1]
+            if tuple(marks) == last.marks:
+                return self
+            time_ms = max(time_ms, last.time_ms)  # marks grow with time: a clock set back must not make vectors older
+        return WriteTimes(_thinned((*self.points, Point(time_ms, tuple(marks)))))
+
+    def written_by(self, cutoff_ms: int) -> tuple[int, ...] | None:
+        """Marks up to which everything was written at the cut-off or before; None when nothing is known to be."""
+        marks = None
+        for point in self.points:
+            if point.time_ms > cutoff_ms:
+                break
+            marks = point.marks
+        return marks
+
+
+def _thinned(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """Newest and oldest stay; between them one is left out where its neighbours are close for their age."""
+    if len(points) <= WRITE_TIMES_KEPT_MAX // 2:
+        return points
+    now = points[-1].time_ms
+    kept = [points[-1]]
+    for point in reversed(points[1:-1]):
+        if kept[-1].time_ms - point.time_ms >= max(1, (now - point.time_ms) // _FINE):
+            kept.append(point)
+    kept.append(points[0])
+    kept.reverse()
+    return tuple(kept[-WRITE_TIMES_KEPT_MAX:])
