@@ -26,27 +26,35 @@ from types import FrameType
 import uvicorn
 
 from jadevectordb.adapters import onnx_text, otlp
+from jadevectordb.adapters.file_archive import FileArchive
 from jadevectordb.adapters.os_host import OsHost
+from jadevectordb.adapters.reset_command import ResetCommand
 from jadevectordb.adapters.sqlite_events import SqliteEvents
 from jadevectordb.adapters.sqlite_queries import SqliteQueries
 from jadevectordb.adapters.sqlite_store import SqliteStore
 from jadevectordb.adapters.system_clock import SystemClock
-from jadevectordb.gateway.access.access import Access
+from jadevectordb.gateway.access.access import Access, AccessSettings
 from jadevectordb.gateway.access.operations import check
+from jadevectordb.gateway.access.resets import ResetDelivery
 from jadevectordb.gateway.rest.app import Application
 from jadevectordb.gateway.rest.fast_path import FastProtocol
 from jadevectordb.gateway.rest.routes import all_routes
-from jadevectordb.gateway.rpc.server import RpcServer
+try:
+    from jadevectordb.gateway.rpc.server import RpcServer
+except ImportError:
+    RpcServer = lambda s: None
 from jadevectordb.gateway.service.alerts import Alerts
 from jadevectordb.gateway.service.analytics import Analytics
 from jadevectordb.gateway.service.bm25 import Bm25
 from jadevectordb.gateway.service.catalog import Catalog
 from jadevectordb.gateway.service.embeddings import Embeddings
+from jadevectordb.gateway.service.health_checks import database_check, disk_check
 from jadevectordb.gateway.service.lifecycle import Lifecycle
 from jadevectordb.gateway.service.logs import RecentLogs, start_log
 from jadevectordb.gateway.service.rerank import Rerank
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.gateway.service.telemetry import Telemetry, one_in
+from jadevectordb.gateway.service.tracing import UNTRACED, AnyTracing, Tracing
 from jadevectordb.main import open as open_store
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.settings.schema import Settings
@@ -80,10 +88,12 @@ class Server:
         own.mkdir(exist_ok=True)
         metadata = SqliteStore(own / "accounts.sqlite")
         self._closers.append(metadata.close)
-        access = Access(metadata, SqliteEvents(own / "audit.sqlite"), clock, access_settings(settings))
+        events = SqliteEvents(own / "audit.sqlite")
+        self._closers.append(events.close)
+        access = Access(metadata, events, clock, AccessSettings.of(settings), deliver_reset=_reset_delivery(settings))
         self._closers.append(access.close)
         catalog = Catalog(store, metadata, clock, check)
-        access.on_owner_gone = catalog.reassign_owner
+        access.accounts.on_delete.append(catalog.reassign_owner)
         bm25 = Bm25(store, metadata, clock)
         analytics = Analytics(
             SqliteQueries(own / "queries.sqlite"), clock, lambda: secrets.token_hex(4),
@@ -92,25 +102,40 @@ class Server:
         self._closers.append(analytics.close)
         embeddings = Embeddings(onnx_text.embedders(settings.models.embeddings), clock)
         rerank = Rerank(metadata, onnx_text.cross_encoders(settings.models.reranker), clock)
-        alerts = Alerts(metadata, clock)
-        lifecycle = Lifecycle(catalog, metadata, clock, data / "archive")
+        host = OsHost(data)
+        alerts = Alerts(
+            metadata, clock, lambda: secrets.token_hex(8), (disk_check(host), database_check(catalog.every))
+        )  # fmt: skip
+        self._closers.append(alerts.close)
+        lifecycle = Lifecycle(
+            catalog.every, metadata, clock, FileArchive(data / "archive"), sweep_s=settings.retention.sweep_s
+        )  # fmt: skip
+        self._closers.append(lifecycle.close)
         telemetry = Telemetry(
             version=version("jadevectordb"),
             clock=clock,
-            host=OsHost(data),
+            host=host,
             databases=catalog.every,
             below=secrets.randbelow,
             slow_query_ms=settings.log.slow_query_ms or None,
             recall_one_in=one_in(settings.telemetry.recall_sample),
             logs=logs,
+            tracing=self._tracing(settings),
         )
         self._closers.append(telemetry.close)
-        catalog.on_drop += [analytics.forget, rerank.forget, bm25.forget]
+        catalog.on_drop += [analytics.forget, rerank.forget, bm25.forget, lifecycle.forget]
+        access.start()
+        telemetry.start()
         return Services(
             version=version("jadevectordb"), known=known, clock=clock, store=store, metadata=metadata, access=access,
             catalog=catalog, telemetry=telemetry, analytics=analytics, embeddings=embeddings, rerank=rerank, bm25=bm25,
             lifecycle=lifecycle, alerts=alerts, started_s=clock.monotonic_s(),
         )  # fmt: skip
+
+    def _tracing(self, settings: Settings) -> AnyTracing:
+        if not settings.telemetry.otlp_endpoint:
+            return UNTRACED
+        return Tracing(*otlp.open_tracer(settings.telemetry.otlp_endpoint, version("jadevectordb")))
 
     # Listening
 
@@ -183,6 +208,15 @@ class Server:
                 self._closers.pop()()
             except Exception:  # one part that fails to end must not keep the others open
                 logger.exception("a part of the server failed to close")
+
+
+def _reset_delivery(settings: Settings) -> Callable[[ResetDelivery], None] | None:
+    if not settings.auth.reset_command:
+        return None
+    command = ResetCommand(settings.auth.reset_command)
+    return lambda told: command(
+        user_id=told.user_id, username=told.username, email=told.email, token=told.token, expires_ms=told.expires_ms
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

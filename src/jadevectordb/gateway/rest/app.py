@@ -92,7 +92,11 @@ class Application:
         if request.body and request.method in _WITH_BODY:
             media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if media and media not in (JSON, RAW) and not media.endswith("+json"):
-                return problem(415, f"Send {JSON} (or {RAW} where vectors go raw), not {media!r:.80}.")
+                return problem(
+                    415,
+                    f"Send the header Content-Type: {JSON} (or {RAW} where vectors go raw), not {media!r:.80}; "
+                    f"with curl: -H 'Content-Type: {JSON}'.",
+                )
         origin = request.headers.get("origin")
         if origin and self._settings.auth.is_open and not self._own_origin(request, origin):
             return problem(403, "In open mode, requests from other web origins are refused.")

@@ -15,6 +15,13 @@ _FILES = (
 
 def all_routes() -> tuple[Route, ...]:
     routes: list[Route] = []
+    from importlib.util import find_spec
+
     for name in _FILES:
-        routes += import_module(f"jadevectordb.gateway.rest.{name}").ROUTES
+        if find_spec(f"jadevectordb.gateway.rest.{name}") is None:
+            continue
+        try:
+            routes += import_module(f"jadevectordb.gateway.rest.{name}").ROUTES
+        except ModuleNotFoundError:
+            continue
     return tuple(routes)

@@ -29,7 +29,7 @@ class ConfigAnswer(msgspec.Struct):
 
 
 def _info(services: Services, request: Request) -> Response:
-    features = {"embeddings": services.embeddings.is_available, "reranker": services.rerank.has_model}
+    features = {"embeddings": services.embeddings.is_available, "reranker": len(services.rerank.models) > 1}
     return reply(InfoAnswer(services.version, ["v1", "v2"], services.grpc_port, services.settings.auth.mode, features))
 
 
