@@ -132,7 +132,7 @@ class Access:
                 "used: start without it and set up an admin of another name with the token that is printed then.",
             ) from None
         self.audit.record(
-            "user_create", ANONYMOUS, "", user_id="system", user="system",
+            "user_create", ANONYMOUS, "",
             details="the first admin, from its configured password", resource=account.user_id,
         )  # fmt: skip
         return None
