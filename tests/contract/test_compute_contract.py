@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -72,3 +74,34 @@ def test_unhurried_work_steps_aside_and_hurried_work_after_it_does_not(monkeypat
     assert policies == (os.SCHED_OTHER, os.SCHED_IDLE, os.SCHED_IDLE, os.SCHED_OTHER)
     assert list(cores) == [every_core, every_core[-1:], every_core[-1:], every_core]
     assert processes[0] == processes[1] == processes[2] != processes[3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when another process has ended")
+def test_a_child_without_work_ends_and_the_next_task_gets_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    child = ChildProcess(idle_s=0.2)
+    try:
+        seen = []
+        for _ in range(2):
+            process, *_ = msgspec.msgpack.decode(child.run(WHERE, b"", hurried=True))
+            ended = os.pidfd_open(process)
+            assert select.select([ended], [], [], 30)[0], "the child did not end"
+            os.close(ended)
+            seen.append(process)
+        assert seen[0] != seen[1]
+        assert child.run(ECHO, b"on", hurried=False) == b"no"
+    finally:
+        child.close()
+    for thread in threading.enumerate():
+        if thread.name == "jade-build-idle":
+            thread.join(30)
+            assert not thread.is_alive(), "closing must not leave a thread that waits"
+
+
+def test_a_child_that_gets_tasks_in_time_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    child = ChildProcess(idle_s=60)
+    try:
+        assert len({msgspec.msgpack.decode(child.run(WHERE, b"", hurried=True))[0] for _ in range(5)}) == 1
+    finally:
+        child.close()

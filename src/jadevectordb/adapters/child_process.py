@@ -1,7 +1,8 @@
 """The compute port in a child process: heavy work at low priority, outside this process's interpreter lock.
 
-The child is a plain Python, so it never imports the caller's main module, and it is started at the first task and kept.
-It ends with its standard input, and watches its parent, so that it does not outlive a killed one.
+The child is a plain Python, so it never imports the caller's main module. It is started at the first task and kept while
+tasks come; some seconds after the last it is ended, as an idle interpreter with its libraries takes 100 MB. It also ends with
+its standard input, and watches its parent, so that it does not outlive a killed one.
 
 An unhurried task runs on one core and, on Linux, only when nothing else wants that core: a merely nice process still gets whole
 time slices of 4 ms, which a search on the same core then waits for. A process can't leave that class without special
@@ -31,6 +32,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 _LENGTH = struct.Struct("<Q")
 _NICENESS = 10
 _WATCH_S = 0.5
+_IDLE_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _SERVE = "import sys; from jadevectordb.adapters.child_process import serve; serve(int(sys.argv[1]))"
 
@@ -49,9 +51,11 @@ class _Result(msgspec.Struct, frozen=True):
 
 
 class ChildProcess:
-    """One child, one task at a time. `run` is called from one thread, `close` from any."""
+    """One child, one task at a time. `run` is called from one thread, `close` from any. idle_s: after so long without a task it goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float = _IDLE_S) -> None:
+        self._idle_s = idle_s
+        self._idle: threading.Timer | None = None  # runs while the child waits for a task
         self._lock = threading.Lock()  # guards the fields below
         self._child: subprocess.Popen[bytes] | None = None
         self._running = False
@@ -86,6 +90,7 @@ class ChildProcess:
         with self._lock:
             if self._closed:
                 raise JadeError(ErrorCode.CLOSED, "The database is closed.")
+            self._cancel_idle()
             if self._child is None:
                 self._child = _start()
             self._running = True
@@ -94,19 +99,31 @@ class ChildProcess:
     def _end(self) -> bool:
         with self._lock:
             self._running = False
+            if not self._closed:
+                self._idle = idle = threading.Timer(self._idle_s, self._retire)
+                idle.daemon, idle.name = True, "jade-build-idle"
+                idle.start()
             return self._closed
+
+    def _cancel_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _retire(self) -> None:
+        """End the child unless it was given a task, or was ended, since this thread's wait began."""
+        with self._lock:
+            if self._idle is not threading.current_thread():
+                return
+            self._idle = None
+            child, self._child = self._child, None
+        _end(child)
 
     def _discard(self) -> None:
         with self._lock:
+            self._cancel_idle()
             child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            assert stream is not None
-            with contextlib.suppress(OSError):  # what was still buffered for a dead child
-                stream.close()
+        _end(child)
 
     def close(self) -> None:
         with self._lock:
@@ -116,6 +133,17 @@ class ChildProcess:
             child.kill()  # the waiting `run` sees the end of the stream and cleans up
         else:
             self._discard()
+
+
+def _end(child: subprocess.Popen[bytes] | None) -> None:
+    if child is None:
+        return
+    child.kill()
+    child.wait()
+    for stream in (child.stdin, child.stdout):
+        assert stream is not None
+        with contextlib.suppress(OSError):  # what was still buffered for a dead child
+            stream.close()
 
 
 def _start() -> subprocess.Popen[bytes]:
