@@ -22,6 +22,7 @@ for made in "$draft"/jadevectordb/v1/*; do
   { echo "# Made by proto/generate.sh: change the .proto file instead."
     echo "# ruff: noqa"
     echo "# fmt: off"
+    echo '# mypy: disable-error-code="type-arg"'
     sed "s/^from jadevectordb\.v1 import/from $package import/" "$made"
   } > "$target/$(basename "$made")"
 done

@@ -1,6 +1,7 @@
 # Made by proto/generate.sh: change the .proto file instead.
 # ruff: noqa
 # fmt: off
+# mypy: disable-error-code="type-arg"
 from jadevectordb.gateway.rpc.generated import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor

@@ -1,6 +1,7 @@
 # Made by proto/generate.sh: change the .proto file instead.
 # ruff: noqa
 # fmt: off
+# mypy: disable-error-code="type-arg"
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

@@ -1,0 +1,80 @@
+"""SearchService: the hot path. A query travels as packed float32 and is looked at without a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jadevectordb.gateway.embedded import stepwise
+from jadevectordb.gateway.rpc.call import Call
+from jadevectordb.gateway.rpc.generated import search_pb2 as wire
+from jadevectordb.gateway.rpc.generated import types_pb2 as types
+from jadevectordb.gateway.rpc.values import filter_of, floats_of, hits_of, invalid, queries_of
+from jadevectordb.gateway.service import searching
+from jadevectordb.gateway.service.searching import SearchOptions
+
+_K = 10
+_RECALL = 0.95
+_FUSIONS = {wire.FUSION_UNSPECIFIED: "rrf", wire.FUSION_RRF: "rrf", wire.FUSION_WEIGHTED: "weighted"}
+# Fields of the message that go to the engine under their own names
+_OPTIONS = frozenset(
+    {"k", "recall", "threshold", "max_distance", "alpha", "exact", "nprobe", "candidates", "ef_search", "group_by",
+     "group_size", "explain"}
+)  # fmt: skip
+
+
+def search(call: Call, request: wire.SearchRequest) -> wire.SearchResponse:
+    vector, vector_id, text, session = None, None, None, ""
+    selection: types.Selection | None = None
+    options: dict[str, Any] = {}
+    # One pass over the fields that are there; most of them seldom are
+    for field, value in request.ListFields():
+        name = field.name
+        if name == "vector":
+            vector = floats_of(value)
+        elif name in _OPTIONS:
+            options[name] = value
+        elif name == "filter_json":
+            options["filter"] = filter_of(value)
+        elif name == "include":
+            selection = value
+        elif name == "session":
+            session = value
+        elif name == "id":
+            vector_id = value
+        elif name == "text":
+            text = value
+        elif name == "fusion":
+            options["fusion"] = fusion_of(value)
+    call.check_seen(session)
+    hits, _ = searching.search(
+        call.services, call.entry, call.principal, vector, SearchOptions(**options), vector_id=vector_id, text=text
+    )
+    call.did("")
+    answer = wire.SearchResponse(hits=hits_of(hits, selection))
+    if hits.explanation is not None:
+        answer.explanation_json = msgspec.json.encode(hits.explanation.as_dict())
+    return answer
+
+
+def search_batch(call: Call, request: wire.SearchBatchRequest) -> wire.SearchBatchResponse:
+    call.check_seen(request.session)
+    entry = call.entry
+    selection = request.include if request.HasField("include") else None
+    found = stepwise.search_batch(
+        entry.handle,
+        queries_of(request.vectors, entry.handle.dimension),
+        request.k or _K,
+        filter_of(request.filter_json),
+        request.recall if request.HasField("recall") else _RECALL,
+        call.check_wanted,
+    )
+    call.did(f"{len(found)} queries")
+    return wire.SearchBatchResponse(results=[wire.SearchBatchResult(hits=hits_of(hits, selection)) for hits in found])
+
+
+def fusion_of(number: Any) -> str:
+    if number not in _FUSIONS:
+        raise invalid(f"fusion has the unknown value {number}: this server knows rrf and weighted.")
+    return _FUSIONS[number]
