@@ -26,10 +26,13 @@ Ids = Annotated[list[str], Meta(min_length=1, max_length=BATCH_ROWS_MAX)]
 Included = tuple[Literal["metadata", "vector", "version"], ...]
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class OneVector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     values: list[float]
-    metadata: msgspec.Raw | None = None
+    metadata: msgspec.Raw = _NULL  # an object, or null
     if_version: int | None = None
 
 
@@ -39,14 +42,14 @@ class UpsertBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     vectors: list[OneVector] | None = None
     ids: list[str] | None = None
     values: list[list[float]] | None = None
-    metadata: list[msgspec.Raw | None] | None = None
+    metadata: list[msgspec.Raw] | None = None
     if_version: list[int | None] | None = None
     request_id: str = ""
 
 
 class RawUpsertHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ids: Ids
-    metadata: list[msgspec.Raw | None] | None = None
+    metadata: list[msgspec.Raw] | None = None
     if_version: list[int | None] | None = None
     request_id: str = ""
 
@@ -162,10 +165,10 @@ def _array(values: list[list[float]], entry: Entry) -> npt.NDArray[np.float64]:
     return np.array(values, np.float64).reshape(-1, dimension)
 
 
-def _metadata(given: Seq[msgspec.Raw | None] | None) -> list[bytes | None] | None:
+def _metadata(given: Seq[msgspec.Raw] | None) -> list[bytes | None] | None:
     if given is None:
         return None
-    return [None if one is None else (None if bytes(one) == b"null" else bytes(one)) for one in given]
+    return [None if bytes(one) == b"null" else bytes(one) for one in given]
 
 
 def _conditions(given: Seq[int | None] | None) -> list[int] | None:
