@@ -7,6 +7,9 @@
     db.upsert(ids, vectors, metadata)
     db.search(query, k=10, filter={"pos": "noun"}, recall=0.95)
 
+    client = jade.Client("http://127.0.0.1:8080")  # the same, of a server
+    client.database("words").search(query, k=10)
+
 Names are loaded when first used: asking for the version, or the command's help, does not load the engine.
 """
 
@@ -14,6 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jadevectordb.client.aio import AsyncClient
+    from jadevectordb.client.core import Retries, Timeouts
+    from jadevectordb.client.sync import Client
     from jadevectordb.gateway.embedded.database import Database
     from jadevectordb.gateway.embedded.hits import Group, Hit, Hits, Item, Page
     from jadevectordb.gateway.embedded.stats import SegmentStats, Stats
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Database",
     "ErrorCode",
     "F",
@@ -43,16 +51,21 @@ __all__ = [
     "JadeError",
     "Metric",
     "Page",
+    "Retries",
     "Schema",
     "SegmentStats",
     "Stats",
     "Store",
+    "Timeouts",
     "WriteResult",
     "__version__",
     "open",
 ]
 
 _HOME = {
+    "AsyncClient": "client.aio",
+    "Client": "client.sync",
+    **dict.fromkeys(("Retries", "Timeouts"), "client.core"),
     "Database": "gateway.embedded.database",
     **dict.fromkeys(("Group", "Hit", "Hits", "Item", "Page"), "gateway.embedded.hits"),
     **dict.fromkeys(("SegmentStats", "Stats"), "gateway.embedded.stats"),

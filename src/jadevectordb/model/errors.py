@@ -47,6 +47,7 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"  # not now: starting, stopping, too busy, or behind what the caller has seen
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     CANCELLED = "CANCELLED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"  # a defect of a server, as its clients see it: the server's log says more
 
 
 _RETRYABLE = frozenset(

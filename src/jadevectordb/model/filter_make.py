@@ -6,7 +6,7 @@ Errors are INVALID_FILTER, name the field, and say what to write instead. Sizes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from jadevectordb.model.filter_nodes import (
     refusal,
     walk,
 )
-from jadevectordb.model.instants import instant_of
+from jadevectordb.model.instants import instant_of, parse_instant
 
 _KINDS: Final[dict[type, Kind]] = {str: "string", int: "number", float: "number", bool: "bool", type(None): "null"}
 _MEASURED: Final = frozenset({"string", "number"})  # kinds whose values can be too large
@@ -157,10 +157,21 @@ def scalar(path: str, value: object) -> tuple[Kind, Scalar]:
         return "null", None
     if isinstance(value, date):
         return "instant", instant_of(value)
+    if isinstance(value, Mapping) and "$date" in value:
+        return "instant", _written_instant(path, value)
     raise refusal(
         f"{type(value).__name__} cannot be compared with metadata; use a string, number, boolean, None, date or datetime",
         path,
     )
+
+
+def _written_instant(path: str, value: Mapping[Any, Any]) -> int:
+    """A point in time as JSON can say it: {"$date": "2024-05-17T12:00:00Z"}."""
+    text = value["$date"]
+    instant = parse_instant(text) if isinstance(text, str) and len(value) == 1 else None
+    if instant is None:
+        raise refusal(f"$date takes a date such as '2024-05-17' or '2024-05-17T12:00:00Z', not {text!r:.60}", path)
+    return instant
 
 
 def _members(path: str, values: Iterable[object]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     {"pos": ["noun", "verb"]}                              one of
     {"year": {"$gte": 2000, "$lt": 2010}, "lang": "en"}    all of them
     {"$or": [{"a.b": 1}, {"tags": {"$contains": "x"}}]}    $and, $or, $nor, $not
+    {"seen": {"$lt": {"$date": "2024-05-17T12:00:00Z"}}}   a point in time, where there is only JSON to say it
 
 Nothing is ever ignored: an operator that does not exist, a value it cannot take and a shape that means nothing are INVALID_FILTER with
 the place inside the filter ("at $or[1].year.$gte: ...") and what to write instead. Sizes are bounded (`limits`).
@@ -149,9 +150,7 @@ class _Parser:
                     raise refusal(f"{name} takes True or False, not {value!r}")
                 return Exists(path, value == (name == "$exists"))
             case "$range":
-                if not isinstance(value, list | tuple) or len(value) != 2:
-                    raise refusal("$range takes [low, high], both included; None leaves an end open")
-                return make.between(path, value[0], value[1])
+                return _range(path, value)
             case "$not":
                 return self._negated(path, value, depth)
             case str() if name[:1] == "$":
@@ -178,6 +177,20 @@ class _Parser:
             )
 
 
+def _range(path: str, value: object) -> Filter:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return make.between(path, value[0], value[1])
+    if isinstance(value, Mapping) and 1 <= len(value) <= 2:
+        low = [name for name in ("$gt", "$gte") if name in value]
+        high = [name for name in ("$lt", "$lte") if name in value]
+        if len(low) <= 1 and len(high) <= 1 and len(low) + len(high) == len(value):
+            bounds = [None if not end else value[end[0]] for end in (low, high)]
+            return make.between(path, *bounds, low != ["$gt"], high != ["$lt"])
+    raise refusal(
+        "$range takes [low, high], both included, where None leaves an end open; or bounds such as {'$gt': 1, '$lte': 5}"
+    )
+
+
 def _listed(build: Callable[[str, Iterable[object]], Filter]) -> Callable[[str, Any], Filter]:
     def checked(path: str, value: Any) -> Filter:
         if not isinstance(value, _LISTS):
@@ -202,6 +215,7 @@ _OPERATORS: Final[dict[str, Callable[[str, Any], Filter]]] = {
     "$contains": make.contains,
     "$prefix": make.prefix,
     "$regex": make.regex,
+    "$date": lambda path, value: make.compare("eq", path, {"$date": value}),
 }
 _NAMES: Final = (*_OPERATORS, "$exists", "$not_exists", "$range", "$not")
 
