@@ -70,8 +70,11 @@ def test_names_that_dashboards_know() -> None:
     telemetry.meter("rest", "POST", ROUTE, "search").record(200, 0.001)
     telemetry.meter("rest", "POST", "/v2/databases/{db}/vectors", "vector.write").record(503, 0.001)
     telemetry.meter("grpc", "Upsert", "Upsert", "vector.write").record("OK", 0.001)
-    telemetry.meter("rest", "POST", "/v1/auth/login", "auth.login").record(401, 0.1)
-    telemetry.tallies.failed_logins.add()
+    login = telemetry.meter("rest", "POST", "/v1/auth/login", "auth.login")
+    for status in (200, 401, 401, 429):
+        login.record(status, 0.1)
+    telemetry.meter("rest", "GET", "/v1/users", "user.list").record(401, 0.001)
+    telemetry.meter("grpc", "Search", "Search", "search").record("RESOURCE_EXHAUSTED", 0.001)
     telemetry.count_error(ErrorCode.IO_ERROR)
     telemetry.count_error(ErrorCode.INVALID_FILTER)
     figures = scraped(telemetry)
@@ -80,11 +83,15 @@ def test_names_that_dashboards_know() -> None:
     operations = figures["jadevectordb_db_operations_total"]
     assert operations == {
         of(operation="search", status="success"): 1,
+        of(operation="search", status="error"): 1,
         of(operation="vector.write", status="error"): 1,
         of(operation="vector.write", status="success"): 1,
     }
-    assert figures["jadevectordb_failed_logins_total"][of()] == 1
-    assert figures["jadevectordb_db_connection_errors_total"][of()] == 1
+    for name, value in (
+        ("auth_requests", 4), ("auth_errors", 3), ("failed_logins", 2), ("ip_blocks", 1), ("rate_limit_exceeded", 2),
+        ("db_connection_errors", 1),
+    ):  # fmt: skip
+        assert figures[f"jadevectordb_{name}_total"] == {of(): value}
     assert figures["jadevectordb_errors_total"] == {of(code="IO_ERROR"): 1, of(code="INVALID_FILTER"): 1}
     assert METRICS_CONTENT_TYPE.startswith("text/plain; version=0.0.4")
 
@@ -222,6 +229,9 @@ def test_usage_of_the_machine() -> None:
     usage = telemetry.system_usage()
     assert (usage.cpu_percent, usage.process_cpu_percent) == (25.0, 50.0)
     assert (usage.memory_percent, usage.disk_percent) == (75.0, 50.0)
+    host.tell(disk_available_bytes=0)
+    assert telemetry.system_usage() is usage, "the machine is not asked for every health check"
+    clock.moment_s += 1
     host.tell(machine_busy_s=None, memory_total_bytes=None, disk_total_bytes=None)
     unknown = telemetry.system_usage()
     assert (unknown.cpu_percent, unknown.memory_percent, unknown.disk_percent) == (None, None, None)

@@ -11,38 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from jadevectordb.gateway.service.meters import FINE_BOUNDS_S, Meter, Tally, shown_buckets
+from jadevectordb.gateway.service.meters import FINE_BOUNDS_S, Meter, shown_buckets
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "jadevectordb_"
 # Operations on databases, under the names that dashboards of earlier servers know
 _DATABASE_OPERATIONS = ("database", "vector", "search", "index", "bm25", "lifecycle", "analytics", "rerank")
 _ROUTE = ["door", "method", "route"]
-_TALLY_HELP = {
-    "auth_requests": "Credentials checked: sign-ins, and requests that carry one.",
-    "auth_errors": "Requests refused for a missing, wrong, expired or revoked credential.",
-    "failed_logins": "Sign-ins with a wrong name or password.",
-    "ip_blocks": "Times an address or account was locked out after failed sign-ins.",
-    "rate_limit_exceeded": "Requests refused because too many came.",
-    "db_connection_errors": "Requests that failed because storage could not be read or written.",
-}
-
-
-@dataclass(slots=True)
-class Tallies:
-    """Counts without labels, by the names dashboards know."""
-
-    auth_requests: Tally = field(default_factory=Tally)
-    auth_errors: Tally = field(default_factory=Tally)
-    failed_logins: Tally = field(default_factory=Tally)
-    ip_blocks: Tally = field(default_factory=Tally)
-    rate_limit_exceeded: Tally = field(default_factory=Tally)
-    db_connection_errors: Tally = field(default_factory=Tally)
-
-    def collect(self) -> Iterator[Metric]:
-        for name, text in _TALLY_HELP.items():
-            tally: Tally = getattr(self, name)
-            yield CounterMetricFamily(PREFIX + name, text, value=tally.value)
+_REFUSED_CREDENTIAL = frozenset({401, "UNAUTHENTICATED"})
+_REFUSED_FOR_NUMBER = frozenset({429, "RESOURCE_EXHAUSTED"})
 
 
 def requests(meters: Iterable[Meter]) -> Iterator[Metric]:
@@ -56,8 +33,10 @@ def requests(meters: Iterable[Meter]) -> Iterator[Metric]:
     bytes_out = CounterMetricFamily(PREFIX + "response_bytes", "Bytes of answer bodies.", labels=_ROUTE)
     flying = {"rest": 0, "grpc": 0}
     by_operation: dict[str, _Operation] = {}
+    access = _Access()
     for meter in meters:
         figures = meter.figures()
+        access.add(meter.operation, figures.statuses)
         flying[meter.door] = flying.get(meter.door, 0) + figures.in_flight
         if not figures.statuses:
             continue
@@ -78,6 +57,39 @@ def requests(meters: Iterable[Meter]) -> Iterator[Metric]:
         flight.add_metric([door], number)
     yield from (count, duration, flight, bytes_in, bytes_out)
     yield from _operations(by_operation)
+    yield from access.collect()
+
+
+@dataclass(slots=True)
+class _Access:
+    """Sign-ins and refusals, under the names that dashboards of earlier servers know; they are sums of what meters have."""
+
+    auth_requests: int = 0
+    auth_errors: int = 0
+    failed_logins: int = 0
+    ip_blocks: int = 0
+    rate_limit_exceeded: int = 0
+
+    def add(self, operation: str, statuses: dict[int | str, int]) -> None:
+        unknown = sum(statuses.get(status, 0) for status in _REFUSED_CREDENTIAL)
+        too_many = sum(statuses.get(status, 0) for status in _REFUSED_FOR_NUMBER)
+        self.auth_errors += unknown
+        self.rate_limit_exceeded += too_many
+        if operation.startswith(("auth.", "password.")):
+            self.auth_requests += sum(statuses.values())
+        if operation == "auth.login":
+            self.failed_logins += unknown
+            self.ip_blocks += too_many
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text in (
+            ("auth_requests", "Requests to sign in, sign out, register, or change a password."),
+            ("auth_errors", "Requests refused for a missing, wrong, expired or revoked credential."),
+            ("failed_logins", "Sign-ins with a wrong name or password."),
+            ("ip_blocks", "Sign-ins refused because too many failed before."),
+            ("rate_limit_exceeded", "Requests refused because too many came."),
+        ):
+            yield counter(name, text, getattr(self, name))
 
 
 @dataclass(slots=True)

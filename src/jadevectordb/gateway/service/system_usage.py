@@ -11,6 +11,7 @@ from jadevectordb.model.limits import USAGE_READINGS_MAX
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.host import Host, HostReading
 
+_FRESH_S = 1.0  # an answer of this age is given again: health checks and scrapes may come in crowds
 _SPAN_S_MIN = 0.2  # CPU shares over less are noise: the kernel counts in ticks of 10 ms
 
 
@@ -37,6 +38,7 @@ class UsageMeter:
         self._clock = clock
         self._lock = threading.Lock()
         self._readings: deque[tuple[float, HostReading]] = deque(maxlen=USAGE_READINGS_MAX)
+        self._latest: tuple[float, SystemUsage] | None = None
         self.tick()
 
     def tick(self) -> None:
@@ -46,10 +48,15 @@ class UsageMeter:
             self._readings.append((self._clock.monotonic_s(), reading))
 
     def now(self) -> SystemUsage:
-        reading, moment = self._host.read(), self._clock.monotonic_s()
+        latest, moment = self._latest, self._clock.monotonic_s()
+        if latest is not None and moment - latest[0] < _FRESH_S:
+            return latest[1]
+        reading = self._host.read()
         with self._lock:
             then, before = self._readings[0]
-        return usage_between(before, reading, moment - then)
+        usage = usage_between(before, reading, moment - then)
+        self._latest = moment, usage
+        return usage
 
 
 def usage_between(before: HostReading, now: HostReading, elapsed_s: float) -> SystemUsage:

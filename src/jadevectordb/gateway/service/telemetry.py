@@ -79,7 +79,6 @@ class Telemetry:
         tracing: AnyTracing = UNTRACED,
     ) -> None:
         self.tracing = tracing
-        self.tallies = exposition.Tallies()
         self._version = version
         self._clock = clock
         self._recent_logs = RecentLogs() if logs is None else logs
@@ -97,9 +96,7 @@ class Telemetry:
         self._next_tick_s = self._started_s + TICK_S
         self._registry = CollectorRegistry()
         engine = EngineFigures(databases, self._searches, self._probe)
-        self._registry.register(
-            exposition.Collected((self._about, self._requests, self.tallies.collect, engine.collect, self._machine))
-        )
+        self._registry.register(exposition.Collected((self._about, self._requests, engine.collect, self._machine)))
         ProcessCollector(registry=self._registry)  # CPU, memory, open files of this process, under the usual names
         self._wake = threading.Event()
         self._closing = False
@@ -142,8 +139,6 @@ class Telemetry:
     def count_error(self, code: ErrorCode) -> None:
         """A request was refused or failed for this reason."""
         self._errors[code].add()
-        if code in _STORAGE_CODES:
-            self.tallies.db_connection_errors.add()
 
     # Reporting: searches
 
@@ -286,6 +281,11 @@ class Telemetry:
         yield from exposition.requests(list(self._meters.values()))
         counts = {str(code): tally.value for code, tally in self._errors.items() if tally.value}
         yield exposition.counts_by_label("errors", "Requests refused or failed, by reason.", "code", counts)
+        yield exposition.counter(
+            "db_connection_errors",
+            "Requests that failed because storage could not be read or written.",
+            sum(self._errors[code].value for code in _STORAGE_CODES),
+        )
 
     def _machine(self) -> Iterator[Metric]:
         usage = self._usage.now()
