@@ -11,7 +11,7 @@ from threading import Lock
 
 from jadevectordb.index.selection import Selection
 from jadevectordb.model import limits
-from jadevectordb.model.filters import Filter, In, NotIn, walk
+from jadevectordb.model.filters import Filter, In, LooseIn, NotIn, walk
 
 
 class SelectionCache:
@@ -55,6 +55,8 @@ def _is_small(node: Filter) -> bool:
         size += 1
         if isinstance(part, In | NotIn):
             size += len(part.strings) + len(part.numbers) + len(part.instants)
+        elif isinstance(part, LooseIn):
+            size += len(part.strings) + len(part.numbers) + len(part.numeric_texts)
         if size > limits.COLUMN_CACHE_NODES_MAX:
             return False
     return True

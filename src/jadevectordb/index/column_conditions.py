@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias, assert_never
 
 from jadevectordb.index.column_parts import Either, Every, Inverse, Known, Part
-from jadevectordb.index.column_read import Column, Interval
+from jadevectordb.index.column_read import Column, Interval, Strings
 from jadevectordb.index.selection import Selection
 from jadevectordb.model.filter_eval import as_declared, member_strings, range_bounds
 from jadevectordb.model.filters import (
@@ -18,6 +18,8 @@ from jadevectordb.model.filters import (
     Exists,
     In,
     Kind,
+    LooseIn,
+    LooseOrder,
     NotIn,
     Prefix,
     Range,
@@ -27,7 +29,7 @@ from jadevectordb.model.filters import (
 )
 from jadevectordb.model.schema import Schema
 
-Leaf: TypeAlias = Compare | Range | In | NotIn | Contains | Exists | Prefix | Regex
+Leaf: TypeAlias = Compare | Range | In | NotIn | Contains | Exists | Prefix | Regex | LooseIn | LooseOrder
 Said: TypeAlias = tuple[
     Part, list[Selection]
 ]  # rows in the selections are decided by their records, whatever the part says
@@ -55,6 +57,10 @@ def said_by(column: Column, node: Leaf, schema: Schema) -> Said:
             if column.strings is None:
                 return _none(column), [column.unsure_strings]
             return column.strings.passing(compiled(node.pattern)), [column.unsure_strings, column.long_strings]
+        case LooseIn():
+            return _loosely_one_of(column, node)
+        case LooseOrder():
+            return _loosely_in_order(column, node)
         case NotIn() | Exists():
             raise AssertionError("a negation is the inverse of its opposite")
         case _:
@@ -141,6 +147,69 @@ def _one_of(column: Column, node: In, schema: Schema) -> Said:
     if instants and column.strings is not None:
         parts.append(column.strings.instants_equal_to(instants))
     return (parts[0] if len(parts) == 1 else Either(parts, column.row_count)), unsure
+
+
+def _loosely_one_of(column: Column, node: LooseIn) -> Said:
+    n = column.row_count
+    parts: list[Part] = []
+    unsure: list[Selection] = []
+    if node.true:
+        parts.append(Known(column.true))
+    if node.false:
+        parts.append(Known(column.false))
+    if node.null:
+        parts.append(Known(column.null))
+    if node.missing:
+        parts.append(Inverse(Known(column.present), n))
+    if node.numbers:
+        unsure.append(column.unsure_numbers)
+        if column.numbers is not None:
+            parts.append(column.numbers.equal_to(node.numbers))
+    if node.strings or node.numeric_texts or node.true_text or node.false_text:
+        unsure.append(column.unsure_strings)
+        if column.strings is not None:
+            more, open_rows = _strings_loosely_one_of(column.strings, node)
+            parts += more
+            unsure += open_rows
+    part = parts[0] if len(parts) == 1 else Either(parts, n)
+    if node.in_arrays:
+        return Every([Known(column.arrays), part], n), [*unsure, column.mixed]
+    return part, unsure
+
+
+def _strings_loosely_one_of(strings: Strings, node: LooseIn) -> tuple[list[Part], list[Selection]]:
+    parts: list[Part] = []
+    unsure: list[Selection] = []
+    if node.strings:
+        part, unsure = strings.equal_to(node.strings)
+        parts.append(part)
+    if node.numeric_texts:
+        numeric, more = strings.numerically_equal_to(node.numeric_texts)
+        parts.append(numeric)
+        unsure += more
+    parts += [strings.saying(truth) for truth, asked in ((True, node.true_text), (False, node.false_text)) if asked]
+    return parts, unsure
+
+
+def _loosely_in_order(column: Column, node: LooseOrder) -> Said:
+    included = node.op in ("le", "ge")
+    is_low = node.op in ("gt", "ge")
+    interval = (
+        Interval(low=node.value, low_included=included) if is_low else Interval(None, node.value, False, included)
+    )
+    strings = column.strings
+    if node.kind == "string":
+        if strings is None:
+            return _none(column), [column.unsure_strings]
+        part, unsure = strings.plainly_between(interval)
+        return part, [*unsure, column.unsure_strings]
+    assert not isinstance(node.value, str)
+    said, unsure = _between(column, "number", interval)
+    unsure.append(column.unsure_strings)
+    if strings is None:
+        return said, unsure
+    numeric, more = strings.numerically_in_order(node.op, node.value)
+    return (numeric if column.numbers is None else Either([said, numeric], column.row_count)), [*unsure, *more]
 
 
 def _containing(column: Column, node: Contains, schema: Schema) -> Said:

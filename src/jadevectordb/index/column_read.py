@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from jadevectordb.index.column_file import ArrayReader, ColumnRef, NumbersRef, RowSetRef, StringsRef
 from jadevectordb.index.column_gather import cut_term, is_cut
+from jadevectordb.index.column_numeric import NumericTexts
 from jadevectordb.index.column_parts import KeyRange, KeySet, Part
-from jadevectordb.index.postings import Postings
+from jadevectordb.index.postings import KeyArray, Postings
 from jadevectordb.index.selection import Selection
 from jadevectordb.model import limits
+from jadevectordb.model.filter_nodes import Order
 
 _SAMPLE_STEP: Final = 256  # every so many terms one is kept in memory, so that a search for a term touches few pages
 
@@ -161,13 +163,19 @@ class Strings:
 
     @property
     def memory_bytes(self) -> int:
-        return 0 if self._sample is None else len(self._sample) * 80
+        numeric = self.numeric.memory_bytes if "numeric" in self.__dict__ else 0
+        return numeric + (0 if self._sample is None else len(self._sample) * 80)
+
+    @cached_property
+    def numeric(self) -> NumericTexts:
+        """Those of the strings that are decimal numbers."""
+        return NumericTexts(self)
 
     def equal_to(self, values: Iterable[str]) -> tuple[Part, list[Selection]]:
         """Rows with one of the strings, and rows that may have one in full beyond where they were cut."""
         encoded = [value.encode() for value in values]
         unsure = [self._cut_rows(value) for value in encoded if len(value) > limits.COLUMN_STRING_BYTES_MAX]
-        keys = [key for value in encoded if (key := self._find(value)) is not None]
+        keys = self._keys_of(encoded)
         if len(keys) == 1:
             return KeyRange(self.postings, keys[0], keys[0] + 1), unsure
         return KeySet(self.postings, np.array(sorted(keys), np.int64)), unsure
@@ -222,6 +230,40 @@ class Strings:
         keys = terms[np.concatenate(at)] if at else np.empty(0, np.uint32)
         return KeySet(self.postings, np.sort(keys).astype(np.int64))
 
+    def saying(self, truth: bool) -> KeySet:
+        """Rows with the string `true`, or `false`, in any case."""
+        return KeySet(self.postings, self._truths[truth])
+
+    @cached_property
+    def _truths(self) -> dict[bool, KeyArray]:
+        return {truth: np.array(sorted(self._keys_of(_spellings(truth))), np.int64) for truth in (True, False)}
+
+    def _keys_of(self, terms: Iterable[bytes]) -> list[int]:
+        return [key for term in terms if (key := self._find(term)) is not None]
+
+    def numerically_equal_to(self, numbers: Collection[int | float]) -> tuple[KeySet, list[Selection]]:
+        """Rows with a string that is one of the numbers, and rows with a cut string that may be."""
+        return KeySet(self.postings, self.numeric.equal_to(numbers)), self._doubtful_rows()
+
+    def numerically_in_order(self, op: Order, number: int | float) -> tuple[KeySet, list[Selection]]:
+        """Rows with a string that is a number in this order with the one given, and rows with a cut string that may be."""
+        return KeySet(self.postings, self.numeric.in_order(op, number)), self._doubtful_rows()
+
+    def plainly_between(self, interval: Interval) -> tuple[Part, list[Selection]]:
+        """Like `between`, of strings that are not numbers."""
+        part, unsure = self.between(interval)
+        assert isinstance(part, KeyRange)
+        numeric = self.numeric.among(part.low, part.high)
+        if len(numeric):
+            plain = np.ones(part.high - part.low, np.bool_)
+            plain[numeric - part.low] = False
+            part = KeySet(self.postings, np.flatnonzero(plain) + part.low)
+        return part, [*unsure, *self._doubtful_rows()]
+
+    def _doubtful_rows(self) -> list[Selection]:
+        doubtful = self.numeric.doubtful
+        return [self.postings.select_keys(doubtful)] if len(doubtful) else []
+
     def _of_instants(self, first: int, last: int) -> Part:
         if first >= last:
             return KeyRange(self.postings, 0, 0)
@@ -254,6 +296,15 @@ class Strings:
             return Selection.nothing(self.postings.row_count)
         return self.postings.select(key, key + 1)
 
+    def first_and_last_bytes(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Of every term; 0 for the empty string."""
+        blob = self._reader.get(self._ref.blob)
+        filled = np.diff(self._offsets) > 0
+        ends = np.zeros((2, len(self)), np.uint8)
+        ends[0, filled] = blob[self._offsets[:-1][filled]]
+        ends[1, filled] = blob[self._offsets[1:][filled] - 1]
+        return ends[0], ends[1]
+
     def _terms(self) -> Iterator[bytes]:
         """All terms in order."""
         offsets = self._offsets.tolist()
@@ -285,6 +336,11 @@ def _key_range(values: npt.NDArray[Any], interval: Interval) -> tuple[int, int]:
     if interval.high is not None:
         last = (bisect_right if interval.high_included else bisect_left)(values, interval.high, key=_plain)
     return first, last
+
+
+def _spellings(truth: bool) -> list[bytes]:
+    letters = "true" if truth else "false"
+    return ["".join(chosen).encode() for chosen in product(*((letter, letter.upper()) for letter in letters))]
 
 
 def _plain(value: np.generic) -> Any:

@@ -17,6 +17,8 @@ from jadevectordb.model.filters import (
     Filter,
     In,
     Kind,
+    LooseIn,
+    LooseOrder,
     Not,
     NotIn,
     Or,
@@ -59,11 +61,11 @@ def check_filter(node: Filter, schema: Schema) -> None:
 
 
 def _check_condition(
-    node: Compare | Range | In | NotIn | Contains | Exists | Prefix | Regex, declared: FieldType
+    node: Compare | Range | In | NotIn | Contains | Exists | Prefix | Regex | LooseIn | LooseOrder, declared: FieldType
 ) -> None:
     match node:
-        case Exists():
-            pass
+        case Exists() | LooseIn() | LooseOrder():
+            pass  # who compares loosely does not know what is declared
         case Prefix() | Regex():
             if declared.element not in _TEXTUAL:
                 raise refusal(f"the field is declared {declared}, which has no text to search in", node.path)

@@ -1,6 +1,6 @@
 """Filters as JSON documents for the wire: the dict form of `filter_parse`, written from the trees that it makes.
 
-`parse(document(node)) == node` for every tree, so a condition means the same on both sides of a connection.
+`parse(document(node)) == node` for every tree that can be written, so a condition means the same on both sides of a connection.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jadevectordb.model.filters import (
     Filter,
     In,
     Kind,
+    LooseIn,
+    LooseOrder,
     Not,
     NotIn,
     Or,
@@ -74,6 +76,8 @@ def document(node: Filter) -> dict[str, Any]:
             return _on(node.path, "$prefix", node.prefix)
         case Regex():
             return _on(node.path, "$regex", node.pattern)
+        case LooseIn() | LooseOrder():
+            raise refusal("loose comparisons are made by a server for old clients; there is no other way to write them")
         case _:
             assert_never(node)
 

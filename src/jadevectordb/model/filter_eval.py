@@ -18,6 +18,8 @@ from jadevectordb.model.filters import (
     Filter,
     In,
     Kind,
+    LooseIn,
+    LooseOrder,
     Not,
     NotIn,
     Or,
@@ -28,6 +30,7 @@ from jadevectordb.model.filters import (
     compiled,
 )
 from jadevectordb.model.instants import parse_instant
+from jadevectordb.model.numeric_text import numeric_value
 from jadevectordb.model.schema import Schema
 
 _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -70,6 +73,10 @@ def matches(node: Filter, metadata: Mapping[str, Any], schema: Schema | None = N
         case Regex():
             program = compiled(node.pattern)
             return any(type(v) is str and program.search(v) is not None for v in scalars(resolve(metadata, node.path)))
+        case LooseIn():
+            return _is_loosely_member(node, metadata)
+        case LooseOrder():
+            return _is_loosely_in_order(node, metadata)
         case _:
             assert_never(node)
 
@@ -208,5 +215,46 @@ def _contains(node: Contains, metadata: Mapping[str, Any], schema: Schema | None
             elif any(in_kind(kind, element) == value for element in elements if element is not None):
                 return True
         elif node.kind == "string" and type(leaf) is str and str(node.value) in leaf:
+            return True
+    return False
+
+
+def _is_loosely_member(node: LooseIn, metadata: Mapping[str, Any]) -> bool:
+    found = resolve(metadata, node.path)
+    if not found:
+        return node.missing
+    if node.in_arrays:
+        found = [leaf for leaf in found if isinstance(leaf, list)]
+    for stored in scalars(found):
+        if type(stored) is str:
+            said = stored.lower()
+            if (
+                stored in node.strings
+                or (node.true_text and said == "true")
+                or (node.false_text and said == "false")
+                or (node.numeric_texts and numeric_value(stored) in node.numeric_texts)
+            ):
+                return True
+        elif type(stored) is bool:
+            if node.true if stored else node.false:
+                return True
+        elif stored is None:
+            if node.null:
+                return True
+        elif stored in node.numbers:
+            return True
+    return False
+
+
+def _is_loosely_in_order(node: LooseOrder, metadata: Mapping[str, Any]) -> bool:
+    compare = _COMPARISONS[node.op]
+    for stored in scalars(resolve(metadata, node.path)):
+        one: Any = stored if type(stored) in (int, float) else None
+        if type(stored) is str:
+            number = numeric_value(stored)
+            one = number if node.kind == "number" else stored if number is None else None
+        elif node.kind == "string":
+            one = None
+        if one is not None and compare(one, node.value):
             return True
     return False

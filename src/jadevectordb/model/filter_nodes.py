@@ -16,6 +16,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 Kind: TypeAlias = Literal["string", "number", "bool", "null", "instant"]
 Scalar: TypeAlias = str | int | float | bool | None  # an instant is an int: microseconds since 1970-01-01 UTC
 Op: TypeAlias = Literal["eq", "ne", "lt", "le", "gt", "ge"]
+Order: TypeAlias = Literal["lt", "le", "gt", "ge"]
 
 
 class _Node(msgspec.Struct, frozen=True, cache_hash=True, tag_field="node"):
@@ -112,7 +113,41 @@ class Regex(_Node, frozen=True, cache_hash=True, tag="regex"):
     pattern: str
 
 
-Filter: TypeAlias = And | Or | Not | Compare | Range | In | NotIn | Contains | Exists | Prefix | Regex
+class LooseIn(_Node, frozen=True, cache_hash=True, tag="loose_in"):
+    """Equal to at least one of the values, where strings may stand for what they say.
+
+    Only version 1 of the REST interface makes it (`gateway.service.contract_filters`): its clients store `7` as `"7"` and `True` as
+    `"True"`. What a declared type says about comparing does not matter to it.
+    """
+
+    path: str
+    strings: frozenset[str] = frozenset()
+    numbers: frozenset[int | float] = frozenset()
+    numeric_texts: frozenset[int | float] = frozenset()  # strings that are one of these numbers (`numeric_text`)
+    true: bool = False
+    false: bool = False
+    true_text: bool = False  # the string `true` in any case
+    false_text: bool = False
+    null: bool = False  # null that is there
+    missing: bool = False
+    in_arrays: bool = False  # only elements of arrays count; then `missing` is False
+
+
+class LooseOrder(_Node, frozen=True, cache_hash=True, tag="loose_order"):
+    """Numbers and strings that are decimal numbers, in order with a number; or strings that are none, in order with a string.
+
+    Made, like `LooseIn`, for version 1 of the REST interface alone.
+    """
+
+    op: Order
+    path: str
+    kind: Literal["number", "string"]
+    value: str | int | float
+
+
+Filter: TypeAlias = (
+    And | Or | Not | Compare | Range | In | NotIn | Contains | Exists | Prefix | Regex | LooseIn | LooseOrder
+)
 
 NODE_TYPES: Final = get_args(Filter)
 
