@@ -28,10 +28,26 @@ class ServerProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JADEVECTORDB_")}
         environment |= env or {}
         self.log_path = data.parent / f"{data.name}.log"
-        command = [sys.executable, "-m", "jadevectordb", "serve", "--data", str(data), "--port", "0", "--grpc-port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "jadevectordb",
+            "serve",
+            "--data",
+            str(data),
+            "--port",
+            "0",
+            "--grpc-port",
+            "0",
+        ]
         command += ["--auth", auth, "--log-file", str(self.log_path), *flags]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
         )
         line = self._first_line()
         found = re.search(r"REST (\S+)", line)
@@ -96,7 +112,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(data: Path, *flags: str, auth: str = "open-loopback", env: dict[str, str] | None = None) -> Iterator[ServerProcess]:
+def serving(
+    data: Path, *flags: str, auth: str = "open-loopback", env: dict[str, str] | None = None
+) -> Iterator[ServerProcess]:
     server = ServerProcess(data, *flags, auth=auth, env=env)
     try:
         yield server

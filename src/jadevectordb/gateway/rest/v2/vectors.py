@@ -132,7 +132,7 @@ def _upsert(services: Services, request: Request) -> Response:
             raise invalid('Give "vectors", or the columns "ids" and "values".')
         ids, vectors = body.ids, _array(body.values, entry)
     result = entry.handle.upsert(
-        ids, vectors, _metadata(body.metadata), _conditions(body.if_version), request_id=body.request_id
+        ids, vectors, _metadata(body.metadata), body.if_version, request_id=body.request_id
     )
     return _written(request, result)
 
@@ -146,7 +146,7 @@ def _write_rows(services: Services, request: Request, body: UpsertBody) -> Respo
         [row.id for row in rows],
         _array([row.values for row in rows], request.entry),
         _metadata([row.metadata for row in rows]),
-        _conditions(conditions) if any(c is not None for c in conditions) else None,
+        conditions if any(c is not None for c in conditions) else None,
         request_id=body.request_id,
     )
     return _written(request, result)
@@ -171,15 +171,10 @@ def _metadata(given: Seq[msgspec.Raw] | None) -> list[bytes | None] | None:
     return [None if bytes(one) == b"null" else bytes(one) for one in given]
 
 
-def _conditions(given: Seq[int | None] | None) -> list[int] | None:
-    """-1 stands for no condition."""
-    return None if given is None else [-1 if one is None else one for one in given]
-
-
 def _update_metadata(services: Services, request: Request) -> Response:
     body = request.json(MetadataBody)
     result = request.entry.handle.update_metadata(
-        body.ids, body.metadata, merge=body.merge, if_version=_conditions(body.if_version), request_id=body.request_id
+        body.ids, body.metadata, merge=body.merge, if_version=body.if_version, request_id=body.request_id
     )
     return _written(request, result)
 
@@ -187,7 +182,7 @@ def _update_metadata(services: Services, request: Request) -> Response:
 def _delete(services: Services, request: Request) -> Response:
     body = request.json(DeleteBody)
     result = request.entry.handle.delete(
-        body.ids, filter=body.filter, if_version=_conditions(body.if_version), request_id=body.request_id
+        body.ids, filter=body.filter, if_version=body.if_version, request_id=body.request_id
     )
     return _written(request, result)
 
