@@ -6,19 +6,23 @@ requests. Nothing is registered globally, so an application that embeds the serv
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import SPANS_WAITING_MAX
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Tracer
 
 _BATCH_SPANS = 512
 _EVERY_MS = 2000
 _SEND_S_MAX = 5.0
+_CLOSE_S_MAX = 2.0
 _TRACES_PATH = "/v1/traces"
 
 
@@ -31,7 +35,7 @@ def open_tracer(endpoint: str, version: str, exporter: SpanExporter | None = Non
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace import TracerProvider as Provider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise JadeError(
@@ -41,7 +45,7 @@ def open_tracer(endpoint: str, version: str, exporter: SpanExporter | None = Non
     if exporter is None:
         exporter = OTLPSpanExporter(endpoint=_traces_url(endpoint), timeout=_SEND_S_MAX)
     resource = Resource.create({"service.name": "jadevectordb", "service.version": version})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider = Provider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter,
@@ -51,7 +55,16 @@ def open_tracer(endpoint: str, version: str, exporter: SpanExporter | None = Non
             export_timeout_millis=_SEND_S_MAX * 1000,
         )
     )
-    return provider.get_tracer("jadevectordb", version), provider.shutdown
+    return provider.get_tracer("jadevectordb", version), partial(_close, provider, exporter)
+
+
+def _close(provider: TracerProvider, exporter: SpanExporter) -> None:
+    """Send what waits, but not for long: a collector that is away would be tried again and again while the server stops."""
+    sender = threading.Thread(target=provider.shutdown, name="jade-spans", daemon=True)
+    sender.start()
+    sender.join(_CLOSE_S_MAX)
+    if sender.is_alive():
+        exporter.shutdown()  # ends its retries; the spans it holds are lost
 
 
 def _traces_url(endpoint: str) -> str:

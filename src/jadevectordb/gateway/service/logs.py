@@ -32,7 +32,16 @@ from jadevectordb.model.limits import (
     SERVER_LOG_FILES_MAX,
 )
 
-LOGGERS = ("jadevectordb", "uvicorn", "asyncio", "grpc", "py.warnings")
+# Ours, and the libraries' with the least level that is heard of them: at info they tell what nobody asked for, and a trace
+# collector that is away would fill the log with retries
+LOGGERS = {
+    "jadevectordb": logging.DEBUG,
+    "uvicorn": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "grpc": logging.WARNING,
+    "opentelemetry": logging.ERROR,
+    "py.warnings": logging.WARNING,
+}
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -209,12 +218,11 @@ class ServerLog:
         self._lines: queue.Queue[str | None] = queue.Queue(LOG_LINES_WAITING_MAX)
         self._intake = Intake(self.recent, None if output is None else self._lines, as_json)
         self._before = [(name, _state(logging.getLogger(name))) for name in LOGGERS]
-        for name in LOGGERS:
+        for name, least in LOGGERS.items():
             logger = logging.getLogger(name)
             logger.handlers = [self._intake]
             logger.propagate = False
-            # Libraries tell at info what nobody asked for
-            logger.setLevel(level if name == "jadevectordb" else max(level, logging.WARNING))
+            logger.setLevel(max(level, least))
             logger.disabled = False
         self._writer = threading.Thread(target=self._write, name="jade-log", daemon=True)
         if output is not None:

@@ -16,6 +16,10 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy.typing as npt
+
+from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.service.redaction import redacted
 from jadevectordb.model.errors import JadeError
 
@@ -166,6 +170,19 @@ def _until_done(span: OtelSpan) -> Iterator[Span]:
 
 def _clean(attributes: Attributes | None) -> dict[str, Any]:
     return {name: redacted(v) if isinstance(v, str) else v for name, v in (attributes or {}).items()}
+
+
+def traced_search(
+    tracing: AnyTracing, database: Database, vector: npt.ArrayLike | None, arguments: Mapping[str, Any]
+) -> Hits:
+    """`database.search` with a span that tells its plan. The hits carry the plan too."""
+    with tracing.span("search", {"jade.database": database.name}) as span:
+        hits = database.search(vector, **{**arguments, "explain": True})
+        assert hits.explanation is not None
+        for name, value in plan_attributes(hits.explanation.as_dict()).items():
+            span.set(name, value)
+        span.set("jade.search.hits", len(hits))
+        return hits
 
 
 def plan_attributes(plan: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
