@@ -145,4 +145,6 @@ def search(
             alpha=options.alpha if kind == "hybrid" else None,
         )
         if hits is not None and vector is not None and text is None:
-            services.telemetry.observe_search(entry, vector, options.k, node or options.filter, options.recall, hits, seconds)
+            services.telemetry.observe_search(
+                entry, vector, options.k, options.filter if node is None else node, options.recall, hits, seconds
+            )
