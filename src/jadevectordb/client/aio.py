@@ -16,12 +16,11 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from jadevectordb.client import bulk_run, server_calls
+from jadevectordb.client import server_calls
 from jadevectordb.client.aio_connections import AsyncPool
 from jadevectordb.client.arguments import FilterLike, Include
-from jadevectordb.client.bulk import BulkReport, RowLike
 from jadevectordb.client.call import Call
 from jadevectordb.client.connections import tls_context
 from jadevectordb.client.core import Core, Retries, Timeouts, settings_of, timeouts_of
@@ -30,6 +29,9 @@ from jadevectordb.client.sync import WAIT_STEP_S, new_request_id
 from jadevectordb.client.values import DatabaseInfo, Item, ServerInfo
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.schema import Schema
+
+if TYPE_CHECKING:
+    from jadevectordb.client.bulk import BulkReport, RowLike
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -283,10 +285,12 @@ class AsyncDatabase:
         resume: str | Path | None = None,
     ) -> BulkReport:
         """Write any number of vectors, from an ordinary or an asynchronous iterable; see `Database.upsert_many`."""
-        feed = bulk_run.Feed(rows) if isinstance(rows, AsyncIterable) else None
+        from jadevectordb.client import bulk_run, bulk_tasks
+
+        feed = bulk_tasks.Feed(rows) if isinstance(rows, AsyncIterable) else None
         source = feed if feed is not None else rows
         with bulk_run.opened(source, self._calls, batch_rows, parallel, progress, resume) as upload:  # type: ignore[arg-type]
-            await bulk_run.run_in_tasks(upload, self.upsert, parallel, feed)
+            await bulk_tasks.run_in_tasks(upload, self.upsert, parallel, feed)
             return upload.report()
 
     async def wait_indexed(self, timeout: float | None = None) -> None:

@@ -7,9 +7,10 @@ import os
 import select
 import socket
 import ssl
-import threading
+import struct
 import time
 from collections import deque
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from jadevectordb.client.address import Address
@@ -21,17 +22,20 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 _RECEIVE_BYTES = 1 << 16
 _SEND_BYTES = 1 << 20  # at once, so that each piece has the read timeout for itself
 _JOINED_BYTES_MAX = 1 << 16  # head and body up to this size go out in one packet and one call
+_TIMEVAL = struct.Struct("@ll")  # seconds and microseconds, as the kernel takes a timeout
 _SURELY_OPEN_S = 1.0  # a connection used this short a time ago is not looked at before it is used again
 
 
 class Connection:
     """One connection, for one call at a time. is_used: it has carried an answer already."""
 
-    __slots__ = ("_socket", "idle_since", "is_used")
+    __slots__ = ("_is_tls", "_socket", "_timeout_s", "idle_since", "is_used")
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, timeout_s: float) -> None:
         self.is_used = False
         self.idle_since = 0.0
+        self._is_tls = tls is not None
+        self._timeout_s = -1.0
         try:
             plain = socket.create_connection((address.host, address.port), timeout_s)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -44,6 +48,8 @@ class Connection:
             except (OSError, ValueError) as error:
                 plain.close()
                 raise connect_error(address, error) from error
+        else:
+            plain.settimeout(None)
         self._socket = plain
 
     def exchange(
@@ -56,7 +62,7 @@ class Connection:
         reader = AnswerReader()
         try:
             self._send(head, body, read_s, deadline)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise timed_out("sending the request") from None
         except OSError as error:
             self._hear_out(reader, error)
@@ -69,7 +75,7 @@ class Connection:
                 if feed(data) if data else reader.end():
                     break
                 self._wait_at_most(read_s, deadline)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise timed_out("waiting for the answer") from None
         except OSError as error:
             raise broken(error, reader.started) from error
@@ -92,17 +98,26 @@ class Connection:
     def _hear_out(self, reader: AnswerReader, error: OSError) -> None:
         """Sending failed. A server that refuses a request before it has read it (too large, not allowed) says so first."""
         try:
-            self._socket.settimeout(1.0)
             if not select.select([self._socket], [], [], 0)[0]:
                 raise broken(error, False) from error
         except (OSError, ValueError):
             raise broken(error, False) from error
 
     def _wait_at_most(self, read_s: float, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        """The kernel keeps the time: it is told when the time changes, where Python's own timeouts cost a poll for every step."""
+        timeout_s = min(read_s, deadline - time.monotonic())
+        if timeout_s == self._timeout_s:
+            return
+        if timeout_s <= 0:
             raise TimeoutError
-        self._socket.settimeout(min(read_s, left))
+        if self._is_tls:
+            self._socket.settimeout(timeout_s)
+        else:
+            whole = int(timeout_s)
+            value = _TIMEVAL.pack(whole, max(1, int((timeout_s - whole) * 1e6)))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._timeout_s = timeout_s
 
     def seems_closed(self) -> bool:
         """The server closed it, or sent something nobody asked for: an idle connection has nothing to read."""
@@ -130,7 +145,9 @@ class Pool:
 
     def _begin(self) -> None:
         self._idle: deque[Connection] = deque()
-        self._free = threading.BoundedSemaphore(self._connections_max)
+        self._free: SimpleQueue[None] = SimpleQueue()  # a permit for each connection: quicker than a semaphore
+        for _ in range(self._connections_max):
+            self._free.put(None)
         self._process = os.getpid()
         self._closed = False
 
@@ -145,8 +162,10 @@ class Pool:
             self._begin()  # after a fork the sockets are the parent's
         if self._closed:
             raise JadeError(ErrorCode.CLOSED, "The client is closed: make a new one.")
-        if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise timed_out(f"waiting for one of the client's {self._connections_max} connections", "connect")
+        try:
+            self._free.get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            raise timed_out(f"waiting for one of the client's {self._connections_max} connections", "connect") from None
         try:
             while True:
                 connection = self._take(careful, deadline)
@@ -166,7 +185,7 @@ class Pool:
                     else:
                         connection.close()
         finally:
-            self._free.release()
+            self._free.put(None)
 
     def _take(self, careful: bool, deadline: float) -> Connection:
         while self._idle:

@@ -19,11 +19,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from jadevectordb.client import bulk_run, server_calls
+from jadevectordb.client import server_calls
 from jadevectordb.client.arguments import FilterLike, Include
-from jadevectordb.client.bulk import BulkReport, RowLike
 from jadevectordb.client.call import Call
 from jadevectordb.client.connections import Pool, tls_context
 from jadevectordb.client.core import Core, Retries, Timeouts, settings_of, timeouts_of
@@ -31,6 +30,9 @@ from jadevectordb.client.database_calls import EVERYTHING, DatabaseCalls
 from jadevectordb.client.values import DatabaseInfo, Item, ServerInfo
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.schema import Schema
+
+if TYPE_CHECKING:
+    from jadevectordb.client.bulk import BulkReport, RowLike
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -308,6 +310,8 @@ class Database:
         same call with the same rows goes on where it was; the file is removed at the end.
         Raises what `upsert` raises, with the rows that were acknowledged in `details["rows_done"]`; they stay.
         """
+        from jadevectordb.client import bulk_run  # loads what most programs do without
+
         with bulk_run.opened(rows, self._calls, batch_rows, parallel, progress, resume) as upload:
             bulk_run.run_in_threads(upload, self.upsert, parallel)
             return upload.report()
