@@ -66,12 +66,26 @@ def test_a_revision_is_never_used_again(opener: Opener, tmp_path: Path) -> None:
 
 
 def test_list_by_prefix_in_order(store: MetadataStore) -> None:
-    for key in ("db/b", "db/a", "db", "dc/a", "DB/a", "db/%_", "db/ü"):
+    keys = [
+        "db/b",
+        "db/a",
+        "db",
+        "dc/a",
+        "DB/a",
+        "db/%_",
+        "db/ü",
+        "db0",
+        "db.",
+        "db/\U0010ffff",
+        "e\ud7ff/a",
+        "e\ue000",
+        "\U0010ffffz",
+    ]
+    for key in keys:
         store.compare_and_set(key, key.encode(), 0)
-    assert list(store.list("db/")) == ["db/%_", "db/a", "db/b", "db/ü"]
-    assert list(store.list("")) == sorted(["db/b", "db/a", "db", "dc/a", "DB/a", "db/%_", "db/ü"])
-    assert list(store.list("db/%")) == ["db/%_"]
-    assert store.list("nothing") == {}
+    assert list(store.list("db/")) == ["db/%_", "db/a", "db/b", "db/ü", "db/\U0010ffff"]
+    for prefix in ["", "d", "db", "db/", "db/%", "db/\U0010ffff", "e\ud7ff", "e", "\U0010ffff", "nothing"]:
+        assert list(store.list(prefix)) == sorted(key for key in keys if key.startswith(prefix)), prefix
     assert store.list("db/a")["db/a"].value == b"db/a"
 
 

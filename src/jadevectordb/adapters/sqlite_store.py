@@ -47,6 +47,17 @@ def _xor(left: bytes, right: bytes) -> bytes:
     return bytes(a ^ b for a, b in zip(left, right, strict=True))
 
 
+def _after(prefix: str) -> str | None:
+    """The first key, in the order of UTF-8 bytes, after all that start with the prefix; None when there can be none."""
+    for at in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[at])
+        if code < 0x10FFFF:
+            return prefix[:at] + chr(
+                0xE000 if code == 0xD7FF else code + 1
+            )  # between the two lie surrogates, which are no text
+    return None
+
+
 class SqliteStore:
     """The metadata store port over one SQLite file. Every method may be called from any thread."""
 
@@ -146,10 +157,12 @@ class SqliteStore:
         """As `MetadataStore.list`; keys in the order of their UTF-8 bytes. Raises CORRUPT, IO_ERROR, CLOSED."""
 
         def read() -> dict[str, Record]:
-            rows = self._connection.execute(
-                "SELECT key, value, revision, hash FROM record WHERE substr(key, 1, ?) = ? ORDER BY key",
-                (len(prefix), prefix),
-            )
+            end = _after(prefix)
+            text = "SELECT key, value, revision, hash FROM record WHERE key >= ?"
+            if end is None:
+                rows = self._connection.execute(f"{text} ORDER BY key", (prefix,))
+            else:
+                rows = self._connection.execute(f"{text} AND key < ? ORDER BY key", (prefix, end))
             return dict(self._checked(*row) for row in rows)
 
         return self._locked(read)

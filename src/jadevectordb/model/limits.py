@@ -160,7 +160,6 @@ PASSWORD_HASHES_MAX = 2  # computed at once: each takes 64 MiB and a core for a 
 PASSWORD_HASHES_WAITING_MAX = 16  # more sign-ins than this are told to come back
 RESET_VALID_S = 900.0  # how long a password reset token works
 RESETS_WAITING_MAX = 100  # password resets that wait to be delivered; more are not
-RESET_COMMAND_S_MAX = 30.0  # how long the program that delivers a reset may run
 RATE_NAMES_MAX = 100_000  # principals and addresses that have a rate of their own; the one idle longest is forgotten
 STORE_ATTEMPTS_MAX = 16  # how often a change of a record is tried again when someone else changed it meanwhile
 GRANTS_MAX = 1000  # users a database is granted to

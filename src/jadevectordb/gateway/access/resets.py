@@ -7,6 +7,7 @@ Without a delivery nothing is made, and an admin sets the password instead.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -25,6 +26,7 @@ from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
 
 logger = logging.getLogger("jadevectordb.access")
+_CLOSE_S_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Resets:
         self._accounts = accounts
         self._deliver = deliver
         self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(RESETS_WAITING_MAX)
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         if deliver is not None:
             self._thread = threading.Thread(target=self._work, name="jade-resets", daemon=True)
@@ -104,16 +107,21 @@ class Resets:
         self._records.remove(user_id)
 
     def close(self) -> None:
-        """What waits is still delivered."""
-        if self._thread is not None:
-            self._waiting.put(None)
-            self._thread.join()
-            self._thread = None
+        """The one being delivered is finished if it does not take long; what waits is not delivered."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        with contextlib.suppress(queue.Full):  # a full line wakes the thread without this
+            self._waiting.put_nowait(None)
+        self._thread.join(_CLOSE_S_MAX)
+        self._thread = None
 
     def _work(self) -> None:
-        while (asked := self._waiting.get()) is not None:
+        while (asked := self._waiting.get()) is not None and not self._stopping.is_set():
             try:
                 self._issue(*asked)
+            except JadeError as error:
+                logger.error("a password reset could not be delivered: %s", error)
             except Exception:
                 logger.exception("a password reset could not be delivered")
 
