@@ -39,10 +39,7 @@ from jadevectordb.gateway.access.resets import ResetDelivery
 from jadevectordb.gateway.rest.app import Application
 from jadevectordb.gateway.rest.fast_path import FastProtocol
 from jadevectordb.gateway.rest.routes import all_routes
-try:
-    from jadevectordb.gateway.rpc.server import RpcServer
-except ImportError:
-    RpcServer = lambda s: None
+from jadevectordb.gateway.rpc.server import RpcServer
 from jadevectordb.gateway.service.alerts import Alerts
 from jadevectordb.gateway.service.analytics import Analytics
 from jadevectordb.gateway.service.bm25 import Bm25
@@ -163,7 +160,9 @@ class Server:
                     signal.signal(number, handler)
 
     async def _serve(self, web: uvicorn.Server, listener: socket.socket, ready: Callable[[Server], None]) -> None:
-        serving = asyncio.create_task(web._serve([listener]))  # `serve` would take over the signals and raise them again
+        serving = asyncio.create_task(
+            web._serve([listener])
+        )  # `serve` would take over the signals and raise them again
         while not web.started and not serving.done():
             await asyncio.sleep(0.005)
         if not serving.done():
@@ -258,7 +257,9 @@ def run(known: Known) -> None:
         try:
             server.run(_announce)
         finally:
-            stuck = threading.Timer(2.0, os._exit, args=(0,))  # a client's thread that never returns must not hold the process
+            stuck = threading.Timer(
+                2.0, os._exit, args=(0,)
+            )  # a client's thread that never returns must not hold the process
             stuck.daemon = True
             server.close()
             stuck.start()

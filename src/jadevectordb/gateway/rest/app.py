@@ -26,7 +26,7 @@ from jadevectordb.model.limits import REQUESTS_WAITING_MAX
 logger = logging.getLogger("jadevectordb.http")
 Scope_ = dict[str, Any]
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_DATABASE_PARAMS = ("databaseId", "db")
+_FILTERED_COST = 4  # how much dearer than a plain search one with a filter or words may be
 
 
 class Matched:
@@ -72,6 +72,8 @@ class Application:
                 if refusal is not None:
                     return self._finished(refusal, request, None)
                 inline = route.inline and not request.headers.get("authorization", "")[:5].lower().startswith("basic")
+                if inline and route.operation == "search":
+                    inline = self._is_cheap(request)
                 return Matched(request, route, OPERATIONS[route.operation], inline)
             if request.method == "OPTIONS" and found is not None:
                 return self._preflight(request)
@@ -85,6 +87,16 @@ class Application:
             return self._finished(answer, request, None)
         except JadeError as error:
             return self._finished(error_response(error, request.request_id), request, None)
+
+    def _is_cheap(self, request: Request) -> bool:
+        """Whether a search is predicted to be over so soon that handing it to a thread would cost more than it blocks."""
+        entry = self.services.catalog.peek(_database_in(request))
+        if entry is None:
+            return True  # the answer is that there is none
+        cost_us = entry.handle.search_cost_us()
+        if b'"filter' in request.body or "filter=" in request.query_string or b'"text"' in request.body:
+            cost_us *= _FILTERED_COST
+        return cost_us < self._settings.server.inline_search_us
 
     def _refuse(self, request: Request) -> Response | None:
         if self.draining and request.path != "/health":
@@ -148,8 +160,7 @@ class Application:
             request.principal = access.gatekeeper.authenticate(authorization, api_key, request.client)
             access.limits.admit(request.principal, request.client, operation.name)
         if operation.scope is Scope.DATABASE:
-            name = next(request.params[p] for p in _DATABASE_PARAMS if p in request.params)
-            request.database = self.services.catalog.resolve(name, request.principal, operation)
+            request.database = self.services.catalog.resolve(_database_in(request), request.principal, operation)
         else:
             check(operation, request.principal, None)
 
@@ -268,6 +279,11 @@ class Application:
                         return b"".join(parts)
         except TimeoutError:
             return problem(408, "The body did not come in time.", headers=(("connection", "close"),))
+
+
+def _database_in(request: Request) -> str:
+    params = request.params
+    return params["db"] if "db" in params else params["databaseId"]
 
 
 def _request_id(request: Request) -> str:

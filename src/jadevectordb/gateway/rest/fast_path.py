@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from jadevectordb.gateway.rest.app import Application
-from jadevectordb.gateway.rest.http import Request, Response
 from jadevectordb.gateway.rest.errors import problem
+from jadevectordb.gateway.rest.http import Request, Response
 from jadevectordb.model.limits import FAST_BODY_BYTES_MAX, HEADER_BYTES_MAX
 
 _SLOW = frozenset({b"transfer-encoding", b"upgrade", b"expect"})

@@ -85,7 +85,8 @@ def _operation(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, An
         described["security"] = []
     if names:
         described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for name in names
         ]
     if route.method in ("POST", "PUT", "PATCH"):
         described["requestBody"] = {"required": False, "content": _body_content(route, schemas)}

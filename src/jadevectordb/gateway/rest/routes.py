@@ -15,13 +15,6 @@ _FILES = (
 
 def all_routes() -> tuple[Route, ...]:
     routes: list[Route] = []
-    from importlib.util import find_spec
-
     for name in _FILES:
-        if find_spec(f"jadevectordb.gateway.rest.{name}") is None:
-            continue
-        try:
-            routes += import_module(f"jadevectordb.gateway.rest.{name}").ROUTES
-        except ModuleNotFoundError:
-            continue
+        routes += import_module(f"jadevectordb.gateway.rest.{name}").ROUTES
     return tuple(routes)

@@ -70,7 +70,8 @@ class Catalog:
         self._clock = clock
         self._check = check
         self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Entry] = {}  # by id; replaced when it changes, never edited
+        self._named: dict[str, list[Entry]] = {}  # by name
         self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
         self._load()
 
@@ -92,7 +93,13 @@ class Catalog:
         for key, stored in records.items():
             if key.removeprefix(_PREFIX) not in entries:  # a crash between the two steps of dropping or creating
                 self._metadata.compare_and_set(key, None, stored.revision)
-        self._entries = entries
+        self._publish(entries)
+
+    def _publish(self, entries: dict[str, Entry]) -> None:
+        named: dict[str, list[Entry]] = {}
+        for entry in entries.values():
+            named.setdefault(entry.record.name, []).append(entry)
+        self._entries, self._named = entries, named
 
     # Reading
 
@@ -102,11 +109,19 @@ class Catalog:
         if entry is not None:
             self._check(operation, principal, entry.record)
             return entry
-        named = [e for e in self.visible(principal) if e.record.name == text]
+        named = [e for e in self._named.get(text, ()) if is_visible(principal, e.record)]
         if len(named) != 1:
             raise _unknown(text, len(named))
         self._check(operation, principal, named[0].record)
         return named[0]
+
+    def peek(self, text: str) -> Entry | None:
+        """By id, or by a name that only one database has, whoever asks: for guessing what a request will cost."""
+        entry = self._entries.get(text)
+        if entry is None:
+            named = self._named.get(text, ())
+            entry = named[0] if len(named) == 1 else None
+        return entry
 
     def visible(self, principal: Principal) -> list[Entry]:
         """Those the principal may see, oldest first."""
@@ -136,9 +151,11 @@ class Catalog:
         """options: of `Store.create_database`. unique: raise ALREADY_EXISTS when any database has the name."""
         check_name(name, description)
         with self._lock:
-            if unique and any(e.record.name == name or e.id == name for e in self._entries.values()):
+            if unique and any(name in (e.record.name, e.id) for e in self._entries.values()):
                 raise JadeError(
-                    ErrorCode.ALREADY_EXISTS, f"A database named {name!r} exists: choose another name.", details={"name": name}
+                    ErrorCode.ALREADY_EXISTS,
+                    f"A database named {name!r} exists: choose another name.",
+                    details={"name": name},
                 )
             database_id = f"db_{secrets.token_hex(8)}"
             now = self._clock.now_ms()
@@ -154,7 +171,7 @@ class Catalog:
                 self._store.drop_database(database_id)
                 raise
             entry = Entry(record, handle, revision)
-            self._entries = {**self._entries, database_id: entry}
+            self._publish({**self._entries, database_id: entry})
             return entry
 
     def update(self, database_id: str, **changes: Any) -> Entry:
@@ -165,11 +182,15 @@ class Catalog:
                 raise _unknown(database_id, 0)
             record = msgspec.structs.replace(entry.record, updated_ms=self._clock.now_ms(), **changes)
             check_name(record.name, record.description)
-            revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), entry.revision)
+            revision = self._metadata.compare_and_set(
+                _PREFIX + database_id, msgspec.json.encode(record), entry.revision
+            )
             if revision is None:
-                raise JadeError(ErrorCode.CONFLICT, "The database was changed by someone else at this moment: try again.")
+                raise JadeError(
+                    ErrorCode.CONFLICT, "The database was changed by someone else at this moment: try again."
+                )
             changed = Entry(record, entry.handle, revision)
-            self._entries = {**self._entries, database_id: changed}
+            self._publish({**self._entries, database_id: changed})
             return changed
 
     def alter(self, database_id: str, **changes: Any) -> Entry:
@@ -183,7 +204,7 @@ class Catalog:
             entry = self._entries.get(database_id)
             if entry is None:
                 raise _unknown(database_id, 0)
-            self._entries = {name: e for name, e in self._entries.items() if name != database_id}
+            self._publish({name: e for name, e in self._entries.items() if name != database_id})
             self._store.drop_database(database_id)
             stored = self._metadata.get(_PREFIX + database_id)
             if stored is not None:

@@ -109,7 +109,10 @@ def search(
     text: str | None = None,
     node: Filter | None = None,
 ) -> tuple[Hits, str]:
-    """(hits, query id). node: a filter already parsed, instead of the one in the options. The search is recorded with its real latency and outcome. Raises what `Database.search` raises."""
+    """(hits, query id). The search is recorded with its real latency and outcome. Raises what `Database.search` raises.
+
+    node: a filter already parsed, instead of the one in the options.
+    """
     query_id = services.analytics.new_query_id()
     started = time.perf_counter()
     hits: Hits | None = None

@@ -91,7 +91,10 @@ def _nodes(services: Services, request: Request) -> Response:
 
 def _known(request: Request) -> None:
     if request.params["nodeId"] != NODE_ID:
-        raise JadeError(ErrorCode.NOT_FOUND, f"Node not found: {request.params['nodeId']!r:.200}; this is a single node, {NODE_ID!r}.")
+        raise JadeError(
+            ErrorCode.NOT_FOUND,
+            f"Node not found: {request.params['nodeId']!r:.200}; this is a single node, {NODE_ID!r}.",
+        )
 
 
 def _node_health(services: Services, request: Request) -> Response:
@@ -113,7 +116,13 @@ def _node_health(services: Services, request: Request) -> Response:
 
 def _node_status(services: Services, request: Request) -> Response:
     _known(request)
-    return reply({**_node(services), "version": services.version, "uptime_seconds": int(services.clock.monotonic_s() - services.started_s)})
+    return reply(
+        {
+            **_node(services),
+            "version": services.version,
+            "uptime_seconds": int(services.clock.monotonic_s() - services.started_s),
+        }
+    )
 
 
 def _single(what: str) -> JadeError:
@@ -182,7 +191,11 @@ def _metrics(services: Services, request: Request) -> Response:
             "memory_usage": usage.memory_percent,
             "disk_usage": usage.disk_percent,
             "queries_per_second": performance.queries_per_second,
-            "query_latency_ms": {"p50": performance.latency_p50_ms, "p95": performance.latency_p95_ms, "p99": performance.latency_p99_ms},
+            "query_latency_ms": {
+                "p50": performance.latency_p50_ms,
+                "p95": performance.latency_p95_ms,
+                "p99": performance.latency_p99_ms,
+            },
             "writes_per_second": None,
             "total_vectors": sum(entry.handle.count() for entry in entries),
             "nodes": 1,

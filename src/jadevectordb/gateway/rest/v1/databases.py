@@ -134,9 +134,7 @@ def _list(services: Services, request: Request) -> Response:
     limit = request.integer("limit", LIST_LIMIT_MAX, 1, LIST_LIMIT_MAX)
     offset = request.integer("offset", 0, 0, 1 << 31)
     chosen = entries[offset : offset + limit]
-    return reply(
-        {"databases": [shown(e) for e in chosen], "total": len(entries), "limit": limit, "offset": offset}
-    )
+    return reply({"databases": [shown(e) for e in chosen], "total": len(entries), "limit": limit, "offset": offset})
 
 
 def _get(services: Services, request: Request) -> Response:
@@ -186,7 +184,9 @@ def _status(services: Services, request: Request) -> Response:
     used = stats.disk_bytes + stats.log_bytes
     now = services.clock.now_ms()
     total = services.analytics.total(entry.id, now - 3_600_000, now)
-    indexes = {index_id: "ready" if stats.indexed_rows == stats.rows else "building" for index_id in entry.record.properties.get("indexes", {})}
+    indexes = dict.fromkeys(
+        entry.record.properties.get("indexes", {}), "ready" if stats.indexed_rows == stats.rows else "building"
+    )
     return reply(
         {
             "databaseId": entry.id,
@@ -209,7 +209,9 @@ def _status(services: Services, request: Request) -> Response:
 
 def _stats(services: Services, request: Request) -> Response:
     stats = request.entry.handle.stats()
-    return reply({"total_vectors": stats.rows + stats.dead_rows, "deleted_vectors": stats.dead_rows, "live_vectors": stats.rows})
+    return reply(
+        {"total_vectors": stats.rows + stats.dead_rows, "deleted_vectors": stats.dead_rows, "live_vectors": stats.rows}
+    )
 
 
 def _compact(services: Services, request: Request) -> Response:

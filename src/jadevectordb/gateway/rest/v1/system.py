@@ -135,4 +135,3 @@ ROUTES = (
     Route("POST", "/admin/shutdown", "server.shutdown", _shutdown, summary="Alias of /v1/admin/shutdown"),
     Route("POST", "/shutdown", "server.shutdown", _shutdown, summary="Alias of /v1/admin/shutdown"),
 )
-

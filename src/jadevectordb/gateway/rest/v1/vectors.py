@@ -31,7 +31,9 @@ def vector_id_of(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or len(value) > ID_LENGTH_MAX or has_control(value):
-        raise invalid(f"A vector id is a string of 1 to {ID_LENGTH_MAX} characters without control characters, got {value!r:.60}.")
+        raise invalid(
+            f"A vector id is a string of 1 to {ID_LENGTH_MAX} characters without control characters, got {value!r:.60}."
+        )
     return value
 
 
@@ -89,7 +91,13 @@ def _store(services: Services, request: Request) -> Response:
     created = not entry.handle.exists(vector_id)
     entry.handle.upsert([vector_id], values[None, :], [metadata_of(fields.get("metadata"))])
     request.audit_note = vector_id
-    answer = {"status": "success", "vectorId": vector_id, "id": vector_id, "created": created, "message": "Vector stored."}
+    answer = {
+        "status": "success",
+        "vectorId": vector_id,
+        "id": vector_id,
+        "created": created,
+        "message": "Vector stored.",
+    }
     return reply(answer, 201)
 
 
@@ -150,7 +158,9 @@ def _list(services: Services, request: Request) -> Response:
     offset = request.integer("offset", 0, 0, 1 << 31)
     entry = request.entry
     items, total = entry.handle.by_id(limit, offset)
-    return reply({"vectors": shown(entry, items), "total": total, "count": len(items), "limit": limit, "offset": offset})
+    return reply(
+        {"vectors": shown(entry, items), "total": total, "count": len(items), "limit": limit, "offset": offset}
+    )
 
 
 def _batch_get(services: Services, request: Request) -> Response:

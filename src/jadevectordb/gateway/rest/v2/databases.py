@@ -219,14 +219,59 @@ def _revoke(services: Services, request: Request) -> Response:
 _DB = "/v2/databases/{db}"
 ROUTES = (
     Route("GET", "/v2/databases", "database.list", _list, summary="Databases you may see", answer=DatabasesAnswer),
-    Route("POST", "/v2/databases", "database.create", _create, summary="Make a database", request=CreateBody, answer=DatabaseAnswer, success=201),
+    Route(
+        "POST",
+        "/v2/databases",
+        "database.create",
+        _create,
+        summary="Make a database",
+        request=CreateBody,
+        answer=DatabaseAnswer,
+        success=201,
+    ),
     Route("GET", _DB, "database.read", _get, summary="How a database is made", answer=DatabaseAnswer),
-    Route("PATCH", _DB, "database.update", _change, summary="Rename, describe, change index or schema", request=ChangeBody, answer=DatabaseAnswer),
-    Route("DELETE", _DB, "database.delete", _drop, summary="Drop a database and everything in it", answer=DroppedAnswer),
-    Route("GET", _DB + "/stats", "database.stats", _stats, summary="Rows, segments, memory, disk", answer=dict[str, Any]),
-    Route("POST", _DB + "/wait-indexed", "database.compact", _wait_indexed, summary="Wait until every row is indexed", request=WaitBody, answer=dict[str, bool]),
-    Route("POST", _DB + "/compact", "database.compact", _compact, summary="Merge segments, reclaim deleted rows", request=WaitBody, answer=dict[str, bool]),
+    Route(
+        "PATCH",
+        _DB,
+        "database.update",
+        _change,
+        summary="Rename, describe, change index or schema",
+        request=ChangeBody,
+        answer=DatabaseAnswer,
+    ),
+    Route(
+        "DELETE", _DB, "database.delete", _drop, summary="Drop a database and everything in it", answer=DroppedAnswer
+    ),
+    Route(
+        "GET", _DB + "/stats", "database.stats", _stats, summary="Rows, segments, memory, disk", answer=dict[str, Any]
+    ),
+    Route(
+        "POST",
+        _DB + "/wait-indexed",
+        "database.compact",
+        _wait_indexed,
+        summary="Wait until every row is indexed",
+        request=WaitBody,
+        answer=dict[str, bool],
+    ),
+    Route(
+        "POST",
+        _DB + "/compact",
+        "database.compact",
+        _compact,
+        summary="Merge segments, reclaim deleted rows",
+        request=WaitBody,
+        answer=dict[str, bool],
+    ),
     Route("GET", _DB + "/grants", "grant.read", _grants, summary="Who may do what with it", answer=GrantsAnswer),
-    Route("PUT", _DB + "/grants/{userId}", "grant.write", _grant, summary="Grant read, write or admin", request=GrantBody, answer=GrantsAnswer),
+    Route(
+        "PUT",
+        _DB + "/grants/{userId}",
+        "grant.write",
+        _grant,
+        summary="Grant read, write or admin",
+        request=GrantBody,
+        answer=GrantsAnswer,
+    ),
     Route("DELETE", _DB + "/grants/{userId}", "grant.write", _revoke, summary="Take a grant back", answer=GrantsAnswer),
-)  # fmt: skip
+)

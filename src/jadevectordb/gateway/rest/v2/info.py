@@ -39,5 +39,7 @@ def _config(services: Services, request: Request) -> Response:
 
 ROUTES = (
     Route("GET", "/v2/info", "info", _info, inline=True, summary="Version, protocols, features", answer=InfoAnswer),
-    Route("GET", "/v2/config", "config.read", _config, summary="Every setting and where it came from", answer=ConfigAnswer),
-)  # fmt: skip
+    Route(
+        "GET", "/v2/config", "config.read", _config, summary="Every setting and where it came from", answer=ConfigAnswer
+    ),
+)

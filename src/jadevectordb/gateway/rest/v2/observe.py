@@ -76,5 +76,7 @@ def _shown(slow: SlowQuery) -> SlowQueryAnswer:
 
 ROUTES = (
     Route("GET", "/v2/logs", "log.read", _logs, summary="The newest log lines", answer=LogsAnswer),
-    Route("GET", "/v2/queries/slow", "log.read", _slow, summary="Slow searches with their plans", answer=SlowQueriesAnswer),
-)  # fmt: skip
+    Route(
+        "GET", "/v2/queries/slow", "log.read", _slow, summary="Slow searches with their plans", answer=SlowQueriesAnswer
+    ),
+)

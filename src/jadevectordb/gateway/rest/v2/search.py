@@ -125,8 +125,23 @@ def _stacked(results: list[Hits]) -> np.ndarray[Any, np.dtype[np.float32]] | Non
 
 
 ROUTES = (
-    Route("POST", "/v2/databases/{db}/search", "search", _search, inline=True, summary="The vectors most like one",
-          request=SearchBody, answer=SearchAnswer),
-    Route("POST", "/v2/databases/{db}/search/batch", "search", _batch, summary="Many searches at once",
-          request=BatchBody, answer=BatchAnswer),
-)  # fmt: skip
+    Route(
+        "POST",
+        "/v2/databases/{db}/search",
+        "search",
+        _search,
+        inline=True,
+        summary="The vectors most like one",
+        request=SearchBody,
+        answer=SearchAnswer,
+    ),
+    Route(
+        "POST",
+        "/v2/databases/{db}/search/batch",
+        "search",
+        _batch,
+        summary="Many searches at once",
+        request=BatchBody,
+        answer=BatchAnswer,
+    ),
+)

@@ -131,9 +131,7 @@ def _upsert(services: Services, request: Request) -> Response:
         if body.ids is None or body.values is None:
             raise invalid('Give "vectors", or the columns "ids" and "values".')
         ids, vectors = body.ids, _array(body.values, entry)
-    result = entry.handle.upsert(
-        ids, vectors, _metadata(body.metadata), body.if_version, request_id=body.request_id
-    )
+    result = entry.handle.upsert(ids, vectors, _metadata(body.metadata), body.if_version, request_id=body.request_id)
     return _written(request, result)
 
 
@@ -259,12 +257,62 @@ def _count(services: Services, request: Request) -> Response:
 
 _V = "/v2/databases/{db}/vectors"
 ROUTES = (
-    Route("POST", _V, "vector.write", _upsert, summary="Insert or replace vectors, all or nothing", request=UpsertBody, answer=WriteAnswer),
-    Route("POST", _V + "/get", "vector.read", _get_many, summary="Vectors by id", request=GetBody, answer=VectorsAnswer),
+    Route(
+        "POST",
+        _V,
+        "vector.write",
+        _upsert,
+        summary="Insert or replace vectors, all or nothing",
+        request=UpsertBody,
+        answer=WriteAnswer,
+    ),
+    Route(
+        "POST", _V + "/get", "vector.read", _get_many, summary="Vectors by id", request=GetBody, answer=VectorsAnswer
+    ),
     Route("GET", _V + "/{vectorId}", "vector.read", _get_one, summary="One vector", answer=VectorAnswer),
-    Route("POST", _V + "/exists", "vector.read", _exists, summary="Which ids are stored", request=IdsBody, answer=dict[str, list[bool]]),
-    Route("POST", _V + "/scroll", "vector.read", _scroll, summary="All vectors, page by page", request=ScrollBody, answer=PageAnswer),
-    Route("POST", _V + "/metadata", "vector.update", _update_metadata, summary="Change metadata, keep vectors", request=MetadataBody, answer=WriteAnswer),
-    Route("POST", _V + "/delete", "vector.delete", _delete, summary="Delete by ids or by filter", request=DeleteBody, answer=WriteAnswer),
-    Route("POST", "/v2/databases/{db}/count", "vector.read", _count, summary="How many vectors there are, or match", request=CountBody, answer=dict[str, int]),
-)  # fmt: skip
+    Route(
+        "POST",
+        _V + "/exists",
+        "vector.read",
+        _exists,
+        summary="Which ids are stored",
+        request=IdsBody,
+        answer=dict[str, list[bool]],
+    ),
+    Route(
+        "POST",
+        _V + "/scroll",
+        "vector.read",
+        _scroll,
+        summary="All vectors, page by page",
+        request=ScrollBody,
+        answer=PageAnswer,
+    ),
+    Route(
+        "POST",
+        _V + "/metadata",
+        "vector.update",
+        _update_metadata,
+        summary="Change metadata, keep vectors",
+        request=MetadataBody,
+        answer=WriteAnswer,
+    ),
+    Route(
+        "POST",
+        _V + "/delete",
+        "vector.delete",
+        _delete,
+        summary="Delete by ids or by filter",
+        request=DeleteBody,
+        answer=WriteAnswer,
+    ),
+    Route(
+        "POST",
+        "/v2/databases/{db}/count",
+        "vector.read",
+        _count,
+        summary="How many vectors there are, or match",
+        request=CountBody,
+        answer=dict[str, int],
+    ),
+)
