@@ -173,7 +173,9 @@ def test_patterns_pages_errors_and_slowest(log: SqliteQueries) -> None:
     newest = sorted(mine, key=lambda r: (-r.time_ms, -int(r.query_id[1:])))
     assert log.page("db_b", start, end, 50, 20) == newest[20:70]
     assert log.count("db_b", start, end) == len(mine)
-    assert [r.latency_ms for r in log.slowest("db_b", start, end, 5)] == sorted((r.latency_ms for r in mine), reverse=True)[:5]
+    assert [r.latency_ms for r in log.slowest("db_b", start, end, 5)] == sorted(
+        (r.latency_ms for r in mine), reverse=True
+    )[:5]
     assert dict(log.errors("db_b", start, end)) == Counter(r.error for r in mine if r.error)
 
 
@@ -203,10 +205,17 @@ def test_trends_compare_two_windows(log: SqliteQueries) -> None:
 
 def test_a_report_lists_the_search_that_ended_just_before(analytics: Analytics, clock: SetClock) -> None:
     query_id = analytics.new_query_id()
-    analytics.record(query_id, "db", "hybrid", user="u", text="shoes", k=5, latency_ms=2.5, results=3, fusion="rrf", alpha=0.7)
+    analytics.record(
+        query_id, "db", "hybrid", user="u", text="shoes", k=5, latency_ms=2.5, results=3, fusion="rrf", alpha=0.7
+    )
     queries, total = analytics.queries("db", clock.ms - HOUR, clock.ms + 1, 10, 0)
     assert total == 1
-    assert (queries[0].query_id, queries[0].kind, queries[0].text, queries[0].latency_ms) == (query_id, "hybrid", "shoes", 2.5)
+    assert (queries[0].query_id, queries[0].kind, queries[0].text, queries[0].latency_ms) == (
+        query_id,
+        "hybrid",
+        "shoes",
+        2.5,
+    )
     assert analytics.new_query_id() != query_id
 
 
@@ -266,7 +275,9 @@ def test_many_threads_record_at_once_with_the_writer_running(tmp_path: Path) -> 
 
 def test_feedback_says_whether_the_search_is_known(analytics: Analytics, clock: SetClock) -> None:
     analytics.record("q_known", "db", "vector")
-    known = analytics.add_feedback("db", "q_known", user="u", rating=5, text="good \ud800", clicked_id="a", clicked_rank=1)
+    known = analytics.add_feedback(
+        "db", "q_known", user="u", rating=5, text="good \ud800", clicked_id="a", clicked_rank=1
+    )
     unknown = analytics.add_feedback("db", "q_other", user="u", label="somebody")
     elsewhere = analytics.add_feedback("other", "q_known", user="u")
     assert (known.query_known, unknown.query_known, elsewhere.query_known) == (True, False, False)
@@ -342,7 +353,13 @@ def test_another_file_is_not_taken_for_a_query_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("  Red   SHOES! ", "red shoes"), ("ﬁne (art)", "fine art"), ("C++ vs. C#", "c++ vs c#"), ("?!", ""), ("Straße", "strasse")],
+    [
+        ("  Red   SHOES! ", "red shoes"),
+        ("ﬁne (art)", "fine art"),
+        ("C++ vs. C#", "c++ vs c#"),
+        ("?!", ""),
+        ("Straße", "strasse"),
+    ],
 )
 def test_texts_that_ask_the_same_share_a_form(text: str, expected: str) -> None:
     assert normalized(text) == expected

@@ -190,10 +190,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _session(name: str, model: Path | bytes) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _not_installed() from error
+    onnxruntime = _library("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     options.log_severity_level = 3  # what goes wrong is raised; its warnings are about the exporter's choices
@@ -205,10 +202,7 @@ def _session(name: str, model: Path | bytes) -> Any:
 
 
 def _tokenizer(name: str, text: str, tokens_max: int) -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise _not_installed() from error
+    tokenizers = _library("tokenizers")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception
@@ -216,6 +210,14 @@ def _tokenizer(name: str, text: str, tokens_max: int) -> Any:
     tokenizer.no_padding()
     tokenizer.enable_truncation(tokens_max)
     return tokenizer
+
+
+def _library(name: str) -> Any:
+    """An optional library; it has no types, or says nothing of them."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise _not_installed() from error
 
 
 def _feed(encoded: Seq[Any], inputs: set[str]) -> dict[str, npt.NDArray[np.int64]]:

@@ -201,7 +201,8 @@ class SqliteQueries:
 
     def _records(self, condition: str, values: tuple[object, ...]) -> list[QueryRecord]:
         rows = self._read(f"SELECT {_QUERY} FROM query WHERE {condition}", values)
-        return [QueryRecord(*row[:4], QueryKind(row[4]), *row[5:]) for row in rows]
+        names = _QUERY.split(", ")
+        return [QueryRecord(**{**dict(zip(names, row, strict=True)), "kind": QueryKind(row[4])}) for row in rows]
 
     def count(self, database: str, start_ms: int, end_ms: int) -> int:
         return int(self._read(f"SELECT count(*) FROM query WHERE {_IN_WINDOW}", (database, start_ms, end_ms))[0][0])

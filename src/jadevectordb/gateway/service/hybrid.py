@@ -66,28 +66,29 @@ def hybrid_search(
     vector or text may be None: then the other ranking decides alone. Raises INVALID_ARGUMENT and what searching raises.
     """
     _check(vector, text, fusion, alpha, rrf_k)
-    opened = database._use()
+    opened = database._now()
     view, space = opened.view, opened.space
     depth = min(max(k, FUSION_DEPTH_MIN), K_MAX)
     query = None if vector is None else space.prepare_query(vector)
     by_vector: list[Match] = []
     if query is not None:
-        by_vector = executor.search(view, SearchRequest(query, depth, recall, node), None, None)
+        by_vector = executor.search(view, SearchRequest(query, depth, recall, node, opened.overrides), None, None)
     ranking: TextRanking | None = None
     by_text: list[TextHit] = []
     if text is not None:
         texts_view = None if documents is None else documents._use().view
-        analyzer = analyzer_of(database.config.text_language)
-        ranking = TextRanking(text, analyzer, view, texts_view, database.config.schema)
+        analyzer = analyzer_of(opened.config.text_language)
+        ranking = TextRanking(text, analyzer, view, texts_view, opened.config.schema)
         by_text = ranking.best(depth, node)
-    vector_list = [(m[1], m[0]) for m in by_vector]
+    # Public scores, which clients can check: internal similarities of euclidean distance are on another scale
+    vector_list = [(m[1], space.public_score(m[0])) for m in by_vector]
     text_list = [(hit.id, hit.score) for hit in by_text]
     by_place = fusion == RRF
     lists = [vector_list, text_list]
     fused = reciprocal_rank_fusion(lists, rrf_k) if by_place else weighted_fusion(vector_list, text_list, alpha)
     places: dict[str, Place | None] = {hit.id: hit.where for hit in by_text}
     places |= {m[1]: (m[2], m[3]) for m in by_vector}
-    return _complete(fused[:k], places, query, space, dict(vector_list), dict(text_list), ranking, database._unpacker)
+    return _complete(fused[:k], places, query, space, dict(vector_list), dict(text_list), ranking, opened.unpacker)
 
 
 def _check(vector: npt.ArrayLike | None, text: str | None, fusion: str, alpha: float, rrf_k: int) -> None:
@@ -114,18 +115,20 @@ def _complete(
     """Results with both their scores; those one ranking did not have are worked out now."""
     names = [name for name, _ in fused]
     if query is not None:
-        vector_scores |= _similarities(query, {n: places[n] for n in names if n not in vector_scores})
+        missing_places = {name: places[name] for name in names if name not in vector_scores}
+        for name, similarity in _similarities(query, missing_places).items():
+            vector_scores[name] = space.public_score(similarity)
     if ranking is not None:
         missing = [name for name in names if name not in text_scores]
         text_scores |= zip(missing, ranking.scores_of(missing, [places[name] for name in missing]), strict=True)
     hits = []
     for name, score in fused:
-        place, similarity = places[name], vector_scores.get(name)
+        place = places[name]
         hits.append(
             HybridHit(
                 id=name,
                 score=score,
-                vector_score=None if similarity is None else space.public_score(similarity),
+                vector_score=vector_scores.get(name),
                 bm25_score=text_scores.get(name, 0.0),
                 item=None if place is None else Item(name, place[0], place[1], unpacker),
             )

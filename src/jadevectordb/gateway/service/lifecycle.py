@@ -269,8 +269,9 @@ def _batches(handle: Database, marks: tuple[int, ...]) -> Iterator[list[_Old]]:
 
 
 def _lines(handle: Database, batch: list[_Old]) -> Iterator[bytes]:
+    unpack = handle._now().unpacker.unpack
     for old in batch:
-        vector = handle._unpacker.unpack(old.reader.vector_of(old.row))
+        vector = unpack(old.reader.vector_of(old.row))
         plain = shortest(vector).tolist() if vector.dtype == np.float32 else vector.tolist()
         metadata = msgspec.Raw(old.reader.metadata_of(old.row))
         yield msgspec.json.encode({"id": old.id, "vector": plain, "metadata": metadata})
