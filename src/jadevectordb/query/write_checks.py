@@ -126,7 +126,7 @@ def located(view: DatabaseView, names: Seq[VectorId]) -> list[tuple[Part, int] |
     return found
 
 
-def conditions(if_version: Seq[int] | int | None, count: int) -> list[int] | None:
+def conditions(if_version: Seq[int | None] | int | None, count: int) -> list[int] | None:
     """Expected versions, one an id; -1 = no condition for that one."""
     if if_version is None:
         return None

@@ -160,7 +160,7 @@ class Writer:
         ids: Iterable[str],
         vectors: npt.ArrayLike,
         metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any] | None,
-        if_version: Seq[int] | int | None,
+        if_version: Seq[int | None] | int | None,
         request_id: str,
     ) -> WriteResult:
         names = check_ids(ids)
@@ -193,7 +193,7 @@ class Writer:
 
         return self._submit(names, operation, per_entry, expected is not None, request_id)
 
-    def delete(self, ids: Iterable[str], if_version: Seq[int] | int | None, request_id: str) -> WriteResult:
+    def delete(self, ids: Iterable[str], if_version: Seq[int | None] | int | None, request_id: str) -> WriteResult:
         names = check_ids(ids)
         check_request_id(request_id)
         expected = conditions(if_version, len(names))
@@ -216,7 +216,7 @@ class Writer:
         ids: Iterable[str],
         metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any],
         merge: bool,
-        if_version: Seq[int] | int | None,
+        if_version: Seq[int | None] | int | None,
         request_id: str,
     ) -> WriteResult:
         names = check_ids(ids)

@@ -85,7 +85,7 @@ class Database:
         ids: Iterable[str],
         vectors: npt.ArrayLike,
         metadata: MetadataLike | None = None,
-        if_version: Seq[int] | int | None = None,
+        if_version: Seq[int | None] | int | None = None,
         request_id: str = "",
     ) -> WriteResult:
         """Insert or replace vectors: one durable batch, all of it or nothing, visible to every search once this returns.
@@ -106,7 +106,7 @@ class Database:
         metadata: MetadataLike,
         *,
         merge: bool = True,
-        if_version: Seq[int] | int | None = None,
+        if_version: Seq[int | None] | int | None = None,
         request_id: str = "",
     ) -> WriteResult:
         """Change metadata and keep the vectors. merge: top-level keys given replace those stored; else all is replaced.
@@ -125,7 +125,7 @@ class Database:
         ids: str | Iterable[str] | None = None,
         *,
         filter: FilterLike = None,
-        if_version: Seq[int] | int | None = None,
+        if_version: Seq[int | None] | int | None = None,
         request_id: str = "",
     ) -> WriteResult:
         """Delete by id or by filter; `count` in the result says how many there were. Ids that don't exist are skipped."""

@@ -140,9 +140,13 @@ class FastProtocol(HttpToolsProtocol):
                 return False
         return not self.pipeline
 
+    def _is_fast(self, turn: _Turn) -> bool:
+        current: object = self.cycle
+        return turn is current
+
     def on_body(self, body: bytes) -> None:
         turn = self._turn
-        if turn is not None and turn is self.cycle and turn.more_body:
+        if turn is not None and self._is_fast(turn) and turn.more_body:
             turn.body += body
         else:
             super().on_body(body)
@@ -150,7 +154,7 @@ class FastProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._reading = False
         turn = self._turn
-        if turn is None or turn is not self.cycle or not turn.more_body:
+        if turn is None or not self._is_fast(turn) or not turn.more_body:
             super().on_message_complete()
             return
         turn.more_body = False

@@ -127,7 +127,8 @@ def _delete(services: Services, request: Request) -> Response:
     indexes = {other: index for other, index in _indexes(entry).items() if other != index_id}
     kind = entry.record.index_type
     if was_active:
-        following = max(indexes.values(), key=lambda one: one["created_ms"], default={"type": "FLAT", "parameters": {}})
+        none: dict[str, Any] = {"type": "FLAT", "parameters": {}}
+        following = max(indexes.values(), key=lambda one: one["created_ms"], default=none)
         kind = following["type"]
         services.catalog.alter(entry.id, index=kind, index_parameters=following["parameters"])
     _store(services, entry, indexes, kind)

@@ -153,7 +153,7 @@ def _query(services: Services, entry: Entry, fields: dict[str, Any]) -> tuple[An
         raise invalid("A search needs a queryVector (a list of numbers).")
     embeddings = services.embeddings
     if embeddings.is_available and embeddings.dimension == entry.handle.dimension:
-        return embeddings.embed([text])[0], None
+        return embeddings.embed([text]).vectors[0], None
     if entry.handle.config.schema.texts:
         return None, text
     raise invalid(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from jadevectordb.gateway.access.accounts import Account
 from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
 from jadevectordb.gateway.service.catalog import GRANT_RIGHTS, Entry
@@ -191,11 +192,18 @@ def _grants(services: Services, request: Request) -> Response:
     return reply(GrantsAnswer(request.entry.record.grants))
 
 
+def _user(services: Services, name: str) -> Account:
+    account = services.access.accounts.find(name)
+    if account is None:
+        raise JadeError(ErrorCode.NOT_FOUND, f"User not found: {name!r:.200}.")
+    return account
+
+
 def _grant(services: Services, request: Request) -> Response:
     right = request.json(GrantBody).right
     if right not in GRANT_RIGHTS:
         raise invalid(f"right must be one of {', '.join(GRANT_RIGHTS)}, got {right!r:.60}.")
-    user = services.access.accounts.find(request.params["userId"])
+    user = _user(services, request.params["userId"])
     grants = {**request.entry.record.grants, user.user_id: right}
     if len(grants) > GRANTS_MAX:
         raise invalid(f"A database can be granted to at most {GRANTS_MAX} users.")
@@ -207,7 +215,7 @@ def _grant(services: Services, request: Request) -> Response:
 def _revoke(services: Services, request: Request) -> Response:
     user_id = request.params["userId"]
     if user_id not in request.entry.record.grants:
-        user_id = services.access.accounts.find(user_id).user_id
+        user_id = _user(services, user_id).user_id
     grants = {user: right for user, right in request.entry.record.grants.items() if user != user_id}
     if len(grants) == len(request.entry.record.grants):
         raise JadeError(ErrorCode.NOT_FOUND, "Grant not found: this user has none on this database.")
