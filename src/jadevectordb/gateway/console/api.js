@@ -1,6 +1,8 @@
 // The console's line to the server: one place that adds the credential, waits no longer than it should, and turns every
 // way a request can fail into one sentence a person can act on.
 
+import { parseExact } from "./json_places.js";
+
 const CREDENTIAL = "jade.credential";
 const TIMEOUT_MS = 30_000;
 
@@ -52,7 +54,7 @@ export class Api {
     if (response.ok && options.text) return text;
     let answer;
     try {
-      answer = JSON.parse(text);
+      answer = parseExact(text);
     } catch {
       throw new ApiError(
         `The answer (HTTP ${response.status}) is not JSON: is there a proxy between this page and the server?`,

@@ -58,7 +58,6 @@ class Console {
       if (error.status === 401) return this.signedOut(held ? error : null);
       return fill(find("main"), problem(error, () => this.identify()));
     }
-    if (this.user.must_change_password) location.hash = "#/account";
     return this.show();
   }
 
@@ -67,7 +66,7 @@ class Console {
   signedOut(error) {
     if (error?.code === "PASSWORD_CHANGE_REQUIRED") {
       if (this.user) this.user.must_change_password = true;
-      if (location.hash !== "#/account") location.hash = "#/account";
+      this.show();
       return;
     }
     this.api.credential = "";
@@ -86,6 +85,10 @@ class Console {
 
   show() {
     if (!this.user) return;
+    if (this.user.must_change_password && location.hash !== "#/account") {
+      location.hash = "#/account"; // nothing else is allowed before; the change of address shows it
+      return;
+    }
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
     for (const [pattern, title, page] of PAGES) {
       const params = match(pattern, path);
@@ -100,6 +103,7 @@ class Console {
     this.navigation(place.path);
     const main = find("main");
     fill(main);
+    for (const dialog of document.querySelectorAll("dialog")) dialog.close();
     const about = {
       ...place, main, api: this.api, user: this.user, isAdmin: this.isAdmin, history: this.history, signal: this.running.signal,
       go: (hash) => { if (location.hash === hash) this.show(); else location.hash = hash; },
@@ -122,7 +126,7 @@ class Console {
     const seen = PAGES.filter(([, , , who]) => who === "all" || (who === "admin" && this.isAdmin));
     fill(find("nav"), h("ul", {}, seen.map(([pattern, title]) =>
       h("li", {}, h("a", { href: `#/${pattern}`, "aria-current": pattern === first ? "page" : null }, title)))));
-    const open = !this.api.credential;
+    const open = this.user.credential === "open";
     fill(find("who"),
       h("p", {}, h("b", {}, this.user.username), h("br"), h("small", {}, open ? "open mode: no sign-in needed" : (this.user.roles ?? []).join(", "))),
       open ? null : h("button", { type: "button", class: "small", onclick: () => this.signOut() }, "Sign out"),

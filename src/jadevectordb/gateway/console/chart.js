@@ -12,9 +12,9 @@ const WINDOW_MS = 5 * 60_000;
 const GAP_MS = 7_000; // no line across a longer silence
 
 export class Chart {
-  /** series: [[key in a sample, name]]. format: a value for people. ceiling: the least upper end of the scale. */
-  constructor(title, series, { format, ceiling = 0, note = "" }) {
-    Object.assign(this, { title, series, format, ceiling, samples: [], cursor: null, now: 0, width: 420 });
+  /** series: [[key in a sample, name]]. format: a value for people. ceiling: the least upper end of the scale. binary: of bytes. */
+  constructor(title, series, { format, ceiling = 0, note = "", binary = false }) {
+    Object.assign(this, { title, series, format, ceiling, binary, samples: [], cursor: null, now: 0, width: 420 });
     this.legend = h("ul", { class: "legend" });
     this.moment = h("span", { class: "quiet" });
     this.plot = svg("svg", { class: "plot", height: HEIGHT, role: "img", tabindex: "0" });
@@ -60,15 +60,15 @@ export class Chart {
 
   draw() {
     const values = this.samples.flatMap((sample) => this.series.map(([key]) => sample[key]).filter(isNumber));
-    const { top, steps } = scale(Math.max(this.ceiling, ...values, 0));
+    const { top, steps } = scale(Math.max(this.ceiling, ...values, 0), this.binary);
     const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
     const shown = this.cursor ?? this.samples.at(-1);
     const parts = steps.map((value) => [
       svg("line", { class: "grid", x1: LEFT, x2: this.width - RIGHT, y1: y(value), y2: y(value) }),
       svg("text", { class: "axis", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, this.format(value)),
     ]);
-    const minutes = [[5, "start"], [4, "middle"], [3, "middle"], [2, "middle"], [1, "middle"], [0, "end"]];
-    parts.push(minutes.map(([ago, anchor]) => svg("text", { class: "axis", x: this.x(this.now - ago * 60_000), y: HEIGHT - 4, "text-anchor": anchor },
+    const minutes = this.width < 420 ? [5, 3, 0] : [5, 4, 3, 2, 1, 0];
+    parts.push(minutes.map((ago) => svg("text", { class: "axis", x: this.x(this.now - ago * 60_000), y: HEIGHT - 4, "text-anchor": { 5: "start", 0: "end" }[ago] ?? "middle" },
       ago ? `−${ago} min` : "now")));
     this.series.forEach(([key], index) => {
       const runs = this.runs(key, y);
@@ -111,10 +111,11 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const round = (value) => Math.round(value * 10) / 10;
 const line = (run) => run.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).join("");
 
-/** Round grid lines from 0 to a little above the largest value. */
-export function scale(largest) {
+/** Round grid lines from 0 to a little above the largest value; binary: round in KiB, MiB, GiB. */
+export function scale(largest, binary = false) {
   const rough = (largest || 1) / 3;
-  const magnitude = 10 ** Math.floor(Math.log10(rough));
+  const unit = binary ? 1024 ** Math.max(0, Math.floor(Math.log2(rough) / 10)) : 1;
+  const magnitude = unit * 10 ** Math.floor(Math.log10(rough / unit));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((size) => size >= rough);
   const lines = Math.max(1, Math.ceil((largest || 1) / step - 1e-9));
   return { top: lines * step, steps: Array.from({ length: lines + 1 }, (_, i) => Number((i * step).toPrecision(6))) };

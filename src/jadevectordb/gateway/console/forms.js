@@ -169,7 +169,7 @@ export function askForm(title, parts, { submit, act, danger }) {
 
 /** Ask before something that cannot be undone. word: what must be typed to allow it; without one a click is enough. */
 export function confirm(title, explanation, { word, submit, act }) {
-  const typed = word === undefined ? null : new Field(h("span", {}, "Type ", h("b", {}, word), " to confirm"), textInput({}));
+  const typed = word === undefined ? null : new Field(h("span", {}, "To confirm, type its name: ", h("code", { class: "typed" }, word)), textInput({ name: "confirm" }));
   const asked = askForm(title, [h("p", {}, explanation), typed?.element], { submit, act, danger: true });
   if (!typed) return asked;
   const lock = () => {

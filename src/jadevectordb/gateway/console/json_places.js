@@ -14,7 +14,18 @@ export class PlaceError extends Error {
   }
 }
 
-/** {value, places}: the value as JSON.parse gives it; places: path -> [start, end] of the value or of its key. */
+/** A number as JSON writes it. An integer too large for a JavaScript number is kept as its digits, so that it comes out as it went in. */
+export function exactNumber(source) {
+  const value = Number(source);
+  return Number.isInteger(value) && !Number.isSafeInteger(value) && JSON.rawJSON ? JSON.rawJSON(source) : value;
+}
+
+/** JSON.parse that keeps every integer exact. */
+export function parseExact(text) {
+  return JSON.parse(text, (key, value, context) => (typeof value === "number" && context?.source ? exactNumber(context.source) : value));
+}
+
+/** {value, places}: the value as parseExact gives it; places: path -> [start, end] of the value or of its key. */
 export function parsePlaces(text) {
   return new Reader(text).whole();
 }
@@ -145,7 +156,7 @@ class Reader {
     const end = this.at + (found?.[0].length ?? 0);
     if (found && !/[\w.+-]/.test(this.text[end] ?? "")) {
       this.at = end;
-      return Number(found[0]);
+      return exactNumber(found[0]);
     }
     return this.unknown();
   }

@@ -3,6 +3,7 @@
 import { copyButton, fill, h } from "./dom.js";
 import { bytes, millis } from "./format.js";
 import { Field, form, JsonField, textInput } from "./forms.js";
+import { parseExact } from "./json_places.js";
 import { badge, jsonBlock } from "./parts.js";
 
 const SHOWN_CHARACTERS_MAX = 100_000;
@@ -42,7 +43,7 @@ function addressed(template, inputs) {
 function answerView(response, text, tookMs) {
   let shown = text;
   try {
-    shown = JSON.stringify(JSON.parse(text), null, 2);
+    shown = JSON.stringify(parseExact(text), null, 2);
   } catch { /* not JSON: as it is */ }
   const cut = shown.length > SHOWN_CHARACTERS_MAX;
   return [

@@ -13,7 +13,7 @@ export function account(page) {
       ["User name", user.username], ["User id", h("code", {}, user.user_id)], ["E-mail", user.email || "–"],
       ["Roles", (user.roles ?? []).join(", ") || "–"], ["Last sign-in", when(user.last_login)],
     ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))))),
-    page.api.credential && !page.api.credential.startsWith("jadevdb_") ? passwordForm(page) : null);
+    user.credential === "session" ? passwordForm(page) : null);
 }
 
 function passwordForm(page) {

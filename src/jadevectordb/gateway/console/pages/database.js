@@ -5,7 +5,7 @@ import { fill, h } from "../dom.js";
 import { bytes, count, when } from "../format.js";
 import { askForm, confirm, Field, problem, select, textInput } from "../forms.js";
 import { badge, card, empty, heading, load, poll, table, tile, tiles } from "../parts.js";
-import { dropDialog } from "./databases.js";
+import { dropDialog, INDEXES } from "./databases.js";
 
 const INTERVAL_MS = 3000;
 const WAIT_S = 60;
@@ -53,21 +53,21 @@ export async function database(page) {
       heading(found.name, found.description,
         h("a", { class: "button primary", href: `#/search?db=${chosen}` }, "Search"),
         h("a", { class: "button", href: `#/vectors?db=${chosen}` }, "Browse vectors")),
-      stats, card("Settings", settings(found)),
+      stats, card("Settings", settings(found, page.user)),
       owns ? card("Who may use it", grants) : null,
       card("Looking after it", failure, h("div", { class: "buttons" }, wait, compact,
-        h("button", { type: "button", onclick: () => editDialog(page, found) }, "Rename or describe"),
+        h("button", { type: "button", onclick: () => editDialog(page, found) }, "Change"),
         h("button", { type: "button", class: "danger-text", onclick: () => dropDialog(page, found, () => page.go("#/databases")) }, "Drop"))),
     ];
   });
   page.main.querySelector("h1")?.focus({ preventScroll: true });
 }
 
-function settings(found) {
+function settings(found, user) {
   const fields = Object.entries(found.schema ?? {});
   const rows = [
     ["Id", h("code", {}, found.id)], ["Dimension", count(found.dimension)], ["Metric", found.metric], ["Index", found.index],
-    ["Shards", count(found.shards)], ["Owner", found.owner || "nobody (administrators only)"],
+    ["Shards", count(found.shards)], ["Owner", found.owner === user.user_id ? `${user.username} (you)` : found.owner || "nobody (administrators only)"],
     ["Created", when(found.created_at, "–")], ["Changed", when(found.updated_at, "–")],
     ["Metadata fields", fields.length
       ? h("ul", { class: "plain" }, fields.map(([field, type]) => h("li", {}, h("code", {}, field), ` ${typeof type === "string" ? type : JSON.stringify(type)}`)))
@@ -108,10 +108,12 @@ function segments(found, chosen) {
 function editDialog(page, found) {
   const name = new Field("Name", textInput({ value: found.name }));
   const description = new Field("Description", textInput({ value: found.description ?? "" }));
-  askForm(`Change ${found.name}`, [name.element, description.element], { submit: "Save", act: async () => {
+  const index = new Field("Index", select(INDEXES, found.index, {}), { hint: "Another one is built in the background; searches go on meanwhile." });
+  askForm(`Change ${found.name}`, [name.element, description.element, index.element], { submit: "Save", act: async () => {
     const changes = {};
     if (name.required("A database has a name.") !== found.name) changes.name = name.text;
     if (description.text !== (found.description ?? "")) changes.description = description.text;
+    if (index.input.value !== found.index) changes.index = index.input.value;
     if (Object.keys(changes).length) await page.api.patch(databasePath(found.id), changes);
     page.notice("Saved.");
     page.go(location.hash);

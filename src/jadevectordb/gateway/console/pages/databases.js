@@ -12,7 +12,7 @@ const METRICS = [
   ["dot", "dot: inner product, larger is nearer"],
   ["hamming", "hamming: differing bits, vectors of 0 and 1"],
 ];
-const INDEXES = [
+export const INDEXES = [
   ["AUTO", "AUTO: chosen by size (recommended)"],
   ["FLAT", "FLAT: compares everything, always exact"],
   ["IVF", "IVF: inverted lists, small and fast"],
@@ -63,7 +63,7 @@ export function dropDialog(page, database, done) {
 }
 
 function createDialog(page) {
-  const name = new Field("Name", textInput({ name: "name" }), { hint: "Letters, digits, _ - and . beginning with a letter or digit." });
+  const name = new Field("Name", textInput({ name: "name" }), { hint: "What people call it." });
   const dimension = new Field("Dimension", h("input", { type: "number", name: "dimension", min: 1, max: 4096, value: "384", inputmode: "numeric" }),
     { hint: "How many numbers a vector has: that of your embedding model." });
   const metric = new Field("Metric", select(METRICS, "cosine", { name: "metric" }));

@@ -55,9 +55,13 @@ function logView(entries, filtered) {
 function lineView(entry) {
   const level = String(entry.level ?? "").toLowerCase();
   const rest = Object.entries(entry).filter(([key, value]) => !KNOWN.has(key) && value !== null && value !== "");
+  const nested = rest.filter(([, value]) => typeof value === "object");
+  const plain = rest.filter(([, value]) => typeof value !== "object");
+  const today = new Date(entry.time).toDateString() === new Date().toDateString();
   return h("li", { class: "log-line" },
-    h("time", { datetime: String(entry.time ?? ""), title: when(entry.time) }, clock(entry.time)), badge(level, KIND[level] ?? ""),
+    h("time", { datetime: String(entry.time ?? ""), title: when(entry.time) }, today ? clock(entry.time) : when(entry.time)), badge(level, KIND[level] ?? ""),
     h("div", { class: "log-text" }, h("p", {}, String(entry.message ?? "")),
-      rest.length ? h("p", { class: "quiet" }, rest.map(([key, value]) => h("span", { class: "log-field" }, `${key}=${brief(value, 2000)}`))) : null,
+      h("p", { class: "quiet" }, plain.map(([key, value]) => h("span", { class: "log-field" }, `${key}=${brief(value, 2000)}`))),
+      nested.map(([key, value]) => h("details", {}, h("summary", {}, key), jsonBlock(value, key))),
       entry.trace ? h("details", {}, h("summary", {}, "Trace"), jsonBlock(String(entry.trace), "Trace")) : null));
 }

@@ -17,7 +17,7 @@ export async function overview(page) {
     new Chart("Searches a second", [["qps", "searches"]], { format: number, ceiling: 1 }),
     new Chart("Search latency in the server", [["p50", "p50"], ["p95", "p95"], ["p99", "p99"]], { format: millis, note: "Over the searches of the last minute." }),
     new Chart("CPU", [["cpu", "machine"], ["process", "this process"]], { format: percent, ceiling: 100, note: "Of this process: 100 % is one core." }),
-    new Chart("Memory of this process", [["memory", "resident"]], { format: bytes, ceiling: 1 << 20 }),
+    new Chart("Memory of this process", [["memory", "resident"]], { format: bytes, ceiling: 1 << 20, binary: true }),
     new Chart("Vectors", [["rows", "stored"]], { format: count, ceiling: 10 }),
   ];
   fill(page.main,

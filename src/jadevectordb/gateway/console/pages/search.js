@@ -5,7 +5,7 @@ import { copyButton, fill, h } from "../dom.js";
 import { millis, plural, pretty, score } from "../format.js";
 import { check, Field, form, JsonField, select, textInput } from "../forms.js";
 import { databaseOptions, empty, heading, jsonBlock, load, metadataView, noDatabases } from "../parts.js";
-import { planView } from "../plan.js";
+import { planCard } from "../plan.js";
 
 export async function search(page) {
   const box = h("div", {});
@@ -128,7 +128,7 @@ export function readVector(field, dimension) {
   const value = field.read();
   if (value === undefined) field.fail("Enter a vector as a JSON list of numbers, or take a random one.");
   if (!Array.isArray(value)) field.fail("A vector is a JSON list of numbers, such as [0.1, 0.2].");
-  const wrong = value.findIndex((part) => typeof part !== "number");
+  const wrong = value.findIndex((part) => typeof part !== "number" && !JSON.isRawJSON?.(part));
   if (wrong >= 0) field.failAt(`[${wrong}]`, `Element ${wrong + 1} is not a number.`);
   if (value.length !== dimension) field.fail(`This database has vectors of ${plural(dimension, "number")}; this one has ${value.length}.`);
   return value;
@@ -161,7 +161,7 @@ function resultView(page, database, path, body, answer, tookMs) {
       h("p", { class: "quiet" }, `${millis(tookMs)} seen from this browser`)),
     hits.length ? h("ol", { class: "hits" }, hits.map((hit, index) => hitView(database, hit, index, best)))
       : empty("Nothing matched.", h("p", {}, body.filter ? "Loosen the filter, or check how its fields are spelt in a vector." : body.threshold !== undefined ? "Lower the least score." : "Does the database hold vectors?")),
-    answer.explanation ? planView(answer.explanation) : null,
+    answer.explanation ? planCard(answer.explanation) : null,
     h("details", { class: "card" }, h("summary", {}, "The request, to repeat it elsewhere"),
       jsonBlock(`POST ${path}\n\n${pretty(shortened(body))}`, "Request"), copyButton(() => JSON.stringify(body), "Copy the body")),
   ];

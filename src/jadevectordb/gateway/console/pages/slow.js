@@ -3,7 +3,7 @@
 import { fill, h } from "../dom.js";
 import { brief, count, millis, when } from "../format.js";
 import { empty, heading, load } from "../parts.js";
-import { planView } from "../plan.js";
+import { planBody } from "../plan.js";
 
 export async function slow(page) {
   const box = h("div", {});
@@ -23,10 +23,9 @@ function listView({ queries, threshold_ms: threshold }) {
 
 function queryView(query) {
   const asked = [["k", query.k ?? "all"], ["recall", query.recall], ["hits", count(query.hits)], ...Object.entries(query.options ?? {})];
-  if (query.filter) asked.push(["filter", query.filter]);
-  asked.push(["request", query.request_id]);
+  asked.push(["filter", query.filter], ["request", query.request_id]);
   return h("li", { class: "card" },
-    h("div", { class: "slow-head" }, h("b", {}, millis(query.duration_ms)), h("span", {}, query.database_name), h("span", { class: "quiet" }, when(query.time_ms, "–"))),
-    h("dl", { class: "metadata" }, asked.filter(([, value]) => value !== "").map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, brief(value, 300))))),
-    query.plan ? h("details", {}, h("summary", {}, `Plan ${query.plan_note}`), planView(query.plan)) : h("p", { class: "quiet" }, `Plan ${query.plan_note}.`));
+    h("div", { class: "slow-head" }, h("b", {}, millis(query.duration_ms)), h("span", {}, query.database), h("span", { class: "quiet" }, when(query.time, "–"))),
+    h("dl", { class: "metadata" }, asked.filter(([, value]) => value !== "" && value !== null).map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, brief(value, 300))))),
+    query.plan ? h("details", {}, h("summary", {}, `Plan ${query.plan_note}`), planBody(query.plan)) : h("p", { class: "quiet" }, `Plan ${query.plan_note}.`));
 }
