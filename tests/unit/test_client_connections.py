@@ -254,7 +254,9 @@ def test_what_must_not_be_done_twice_is_sent_once() -> None:
 
 
 def test_writes_are_tried_again_under_one_request_id() -> None:
-    done = answer(b'{"count":1,"session":"db_1~0.5","version":5,"duplicate":true}', "200 OK", "X-Jade-Session: db_1~0.5")
+    done = answer(
+        b'{"count":1,"session":"db_1~0.5","version":5,"duplicate":true}', "200 OK", "X-Jade-Session: db_1~0.5"
+    )
     with script([CUT], [done, done]) as server, Client(server.url, retries=QUICK) as client:
         db = Database(client, DatabaseInfo("db_1", "words", 2, "cosine"))
         result = db.upsert(["a"], [[1.0, 2.0]])
@@ -272,7 +274,9 @@ def test_a_large_body_that_is_refused_before_it_is_read() -> None:
 
     def refuse(connection: socket.socket) -> None:
         connection.recv(1024)
-        connection.sendall(answer(b'{"code":"REQUEST_TOO_LARGE","message":"too large"}', "413 Payload Too Large", "Connection: close"))
+        connection.sendall(
+            answer(b'{"code":"REQUEST_TOO_LARGE","message":"too large"}', "413 Payload Too Large", "Connection: close")
+        )
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(1 << 20):  # the rest of the body, as a server that lingers does
             pass
@@ -393,7 +397,10 @@ def test_many_calls_at_once_sign_in_once() -> None:
 
     with script([SIGNED_IN, *[GOOD] * 5]) as server:
         asyncio.run(ask(server.url))
-    with script([SIGNED_IN, *[GOOD] * 5]) as server, Client(server.url, user="u", password="p", connections_max=1) as client:
+    with (
+        script([SIGNED_IN, *[GOOD] * 5]) as server,
+        Client(server.url, user="u", password="p", connections_max=1) as client,
+    ):
         with ThreadPoolExecutor(5) as threads:
             assert {one.version for one in threads.map(lambda _: client.info(), range(5))} == {"9"}
 
