@@ -14,7 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,8 @@ class Script:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._open:
-            try:
+            with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             connection.close()
         self._thread.join()
 
@@ -400,9 +398,9 @@ def test_many_calls_at_once_sign_in_once() -> None:
     with (
         script([SIGNED_IN, *[GOOD] * 5]) as server,
         Client(server.url, user="u", password="p", connections_max=1) as client,
+        ThreadPoolExecutor(5) as threads,
     ):
-        with ThreadPoolExecutor(5) as threads:
-            assert {one.version for one in threads.map(lambda _: client.info(), range(5))} == {"9"}
+        assert {one.version for one in threads.map(lambda _: client.info(), range(5))} == {"9"}
 
 
 # TLS
