@@ -13,6 +13,7 @@ from jadevectordb.adapters.sqlite_store import SqliteStore
 from jadevectordb.gateway.access.access import Access, AccessSettings
 from jadevectordb.gateway.access.passwords import HashCost
 from jadevectordb.gateway.access.principals import ADMIN, Principal
+from jadevectordb.gateway.access.sessions import Sessions
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 CHEAP = HashCost(passes=1, memory_kib=8, lanes=1)
@@ -73,6 +74,12 @@ class World:
         account = self.access.accounts.get(user_id)
         assert account is not None
         return Principal(account.user_id, account.username, account.roles, None, "session", "sess_none")
+
+    def principal_of(self, token: str, sessions: Sessions) -> Principal:
+        session = sessions.of_token(token)
+        assert session is not None
+        account = self.access.accounts.require(session.user_id)
+        return Principal(account.user_id, account.username, account.roles, None, "session", session.session_id)
 
     def sign_in(self, name: str, password: str = PASSWORD, client: str = HOME) -> str:
         return self.access.sign_in(name, password, client)[0]
