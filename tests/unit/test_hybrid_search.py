@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.insight_world import SetClock, metadata_at, open_at
 
 from jadevectordb.adapters.sqlite_store import SqliteStore
 from jadevectordb.gateway.embedded.database import Database
@@ -17,9 +18,21 @@ from jadevectordb.gateway.service.hybrid import HybridHit, hybrid_search
 from jadevectordb.model import filter_parse
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
-from tests.insight_world import SetClock, metadata_at, open_at
 
-WORDS = "river stone cloud forest night copper lantern whisper garden tide amber winter".split()
+WORDS = [
+    "river",
+    "stone",
+    "cloud",
+    "forest",
+    "night",
+    "copper",
+    "lantern",
+    "whisper",
+    "garden",
+    "tide",
+    "amber",
+    "winter",
+]
 
 
 class World:

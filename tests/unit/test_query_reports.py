@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.insight_world import START_MS, Numbers, SetClock
 
 from jadevectordb.adapters.sqlite_queries import SqliteQueries
 from jadevectordb.gateway.service import analytics_report
@@ -21,7 +22,6 @@ from jadevectordb.gateway.service.analytics import Analytics, normalized
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import QUERIES_BUFFERED_MAX
 from jadevectordb.ports.query_log import BucketStats, Granularity, LoggedQuery, QueryKind, QueryRecord
-from tests.insight_world import START_MS, Numbers, SetClock
 
 HOUR, DAY = 3_600_000, 86_400_000
 

@@ -125,7 +125,7 @@ FUSION_DEPTH_MIN = 100  # hits of each ranking that a fusion looks at, at least
 
 ALERTS_KEPT_MAX = 1000  # the oldest acknowledged ones go first
 ALERT_MESSAGE_LENGTH_MAX = 2_000  # characters
-WRITE_TIMES_KEPT_MAX = 512  # moments a database remembers to tell how old its vectors are
+WRITE_TIMES_KEPT_MAX = 1024  # moments a database remembers to tell how old its vectors are
 EXPIRE_BATCH_ROWS = 1000  # vectors archived and deleted in one step
 SEARCH_BATCH_MAX = 1000  # queries in one request
 

@@ -178,9 +178,10 @@ class Lifecycle:
                         self._update(database.id, trouble=error.message)
         return gone
 
-    def _note(self, database: LivingDatabase) -> None:
-        now = self._clock.now_ms()
-        if now - self._noted_ms.get(database.id, -_NOTE_EVERY_MS) < _NOTE_EVERY_MS:
+    def _note(self, database: LivingDatabase, now: bool = False) -> None:
+        """A new point, if one is due; `now`: in any case."""
+        now_ms = self._clock.now_ms()
+        if not now and abs(now_ms - self._noted_ms.get(database.id, -_NOTE_EVERY_MS)) < _NOTE_EVERY_MS:
             return
         opened = database.handle._use()
         marks = tuple(int(shard.watermark) for shard in opened.view.shards)
@@ -191,7 +192,7 @@ class Lifecycle:
             if times is not known:
                 self._store(_TIMES + database.id, msgspec.json.encode(times))
                 self._times[database.id] = times
-            self._noted_ms[database.id] = now
+            self._noted_ms[database.id] = now_ms
 
     def _enforce(self, database: LivingDatabase) -> int:
         retention, times = self._kept.get(database.id), self._times.get(database.id)
@@ -232,10 +233,18 @@ class Lifecycle:
             self._next_run_ms = self._clock.now_ms() + int(self._sweep_s * 1000)
 
     def close(self) -> None:
-        """Ends after the batch at hand. Idempotent."""
+        """Ends after the batch at hand, and notes how far every database has come. Idempotent. To be called before the store's."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
+        with self._sweeping:
+            for database in self._databases():
+                try:
+                    self._note(database, now=True)
+                except JadeError as error:
+                    logger.warning("the age of what was written last to %s is not kept: %s", database.id, error)
 
     # Keeping
 

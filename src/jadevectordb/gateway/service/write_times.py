@@ -14,7 +14,7 @@ import msgspec
 
 from jadevectordb.model.limits import WRITE_TIMES_KEPT_MAX
 
-_FINE = 64  # points lie at least 1/64 of their age apart: an age is known to within 2 %
+_FINE = 64  # points lie 1/64 to 2/64 of their age apart: an age is known to within 4 %
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
@@ -47,14 +47,24 @@ class WriteTimes(msgspec.Struct, frozen=True):
 
 
 def _thinned(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """Newest and oldest stay; between them one is left out where its neighbours are close for their age."""
     if len(points) <= WRITE_TIMES_KEPT_MAX // 2:
         return points
+    fine = _FINE
+    kept = _spaced(points, fine)
+    while len(kept) > WRITE_TIMES_KEPT_MAX:
+        fine //= 2
+        kept = _spaced(points, fine)
+    return kept
+
+
+def _spaced(points: tuple[Point, ...], fine: int) -> tuple[Point, ...]:
+    """Newest and oldest stay; of the rest those at least 1/fine of their age before the next one kept."""
     now = points[-1].time_ms
     kept = [points[-1]]
     for point in reversed(points[1:-1]):
-        if kept[-1].time_ms - point.time_ms >= max(1, (now - point.time_ms) // _FINE):
+        if (kept[-1].time_ms - point.time_ms) * max(fine, 1) >= now - point.time_ms and kept[
+            -1
+        ].time_ms > point.time_ms:
             kept.append(point)
     kept.append(points[0])
-    kept.reverse()
-    return tuple(kept[-WRITE_TIMES_KEPT_MAX:])
+    return tuple(reversed(kept))
