@@ -18,8 +18,8 @@ PREFIX = "jadevectordb_"
 # Operations on databases, under the names that dashboards of earlier servers know
 _DATABASE_OPERATIONS = ("database", "vector", "search", "index", "bm25", "lifecycle", "analytics", "rerank")
 _ROUTE = ["door", "method", "route"]
-_REFUSED_CREDENTIAL = frozenset({401, "UNAUTHENTICATED"})
-_REFUSED_FOR_NUMBER = frozenset({429, "RESOURCE_EXHAUSTED"})
+_REFUSED_CREDENTIAL: frozenset[int | str] = frozenset({401, "UNAUTHENTICATED"})
+_REFUSED_FOR_NUMBER: frozenset[int | str] = frozenset({429, "RESOURCE_EXHAUSTED"})
 
 
 def requests(meters: Iterable[Meter]) -> Iterator[Metric]:
