@@ -179,7 +179,7 @@ class FastProtocol(HttpToolsProtocol):
             task.add_done_callback(lambda done: self._late(turn, done, request.method))
 
     def _late(self, turn: _Turn, done: asyncio.Future[Response], method: str) -> None:
-        self.tasks.discard(done)  # type: ignore[arg-type]
+        self.tasks.discard(done)
         if turn.disconnected or done.cancelled():
             return
         self._end(turn, done.result(), method)
