@@ -229,8 +229,11 @@ def test_deleting_a_vector_takes_its_document_along(world: World) -> None:
     database, _ = _filled(world, 10)
     world.bm25.add("db_1", database, {"v0001": "submarine", "other": "submarine"})
     database.delete("v0001")
-    world.bm25.forget_vectors("db_1", ["v0001"])
     assert [hit.id for hit in _found(world, database, "submarine")] == ["other"]
+    world.bm25.add("db_1", database, {"third": "submarine"})
+    assert world.bm25.status("db_1", database).figures.documents == 2
+    world.bm25.forget_vectors("db_1", ["third"])
+    assert world.bm25.status("db_1", database).texts == 1
 
 
 def test_builds_with_documents_replace_or_keep_those_before(world: World) -> None:

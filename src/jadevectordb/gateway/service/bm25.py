@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.embedded.store import Store
-from jadevectordb.gateway.service.text_ranking import TextFigures, figures_of
+from jadevectordb.gateway.service.text_ranking import OF_VECTOR, TextFigures, figures_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_PER_REQUEST_MAX
 from jadevectordb.model.schema import FieldType, Schema
@@ -164,7 +165,7 @@ class Bm25:
             return self.status(database, handle)
 
     def forget_vectors(self, database: str, ids: Seq[str]) -> None:
-        """Vectors were deleted: texts under their ids go too."""
+        """Vectors were deleted: texts under their ids go too. Not needed for them not to be found."""
         companion = self._companions.get(database)
         if companion is not None and ids:
             companion.delete(list(ids))
@@ -219,7 +220,7 @@ class Bm25:
             companion = self._store.alter_database(companion.name, schema=wanted)
         field = wanted.texts[0]
         moved = {item.id: _text_of(item) for item in companion.items() if field not in item.metadata}
-        self._upsert(companion, moved)
+        self._upsert(companion, handle, moved)
 
     def _companion_of(self, database: str, handle: Database) -> Database:
         companion = self._companions.get(database)
@@ -250,18 +251,32 @@ class Bm25:
                     details={"id": name},
                 )
         companion = self._companion_of(database, handle)
-        self._upsert(companion, documents)
+        self._upsert(companion, handle, documents)
+        self._remove_orphans(companion, handle)
         if replace:  # last, so that a crash leaves too many rather than too few
             gone = [item.id for item in companion.items() if item.id not in documents]
             for start in range(0, len(gone), _BATCH):
                 companion.delete(gone[start : start + _BATCH])
 
-    def _upsert(self, companion: Database, documents: Mapping[str, str]) -> None:
+    def _upsert(self, companion: Database, handle: Database, documents: Mapping[str, str]) -> None:
         field = companion.config.schema.texts[0]
         names = list(documents)
         for start in range(0, len(names), _BATCH):
             some = names[start : start + _BATCH]
-            companion.upsert(some, np.zeros((len(some), 1), np.float32), [{field: documents[name]} for name in some])
+            metadata: list[dict[str, Any]] = [{field: documents[name]} for name in some]
+            for one, has_vector in zip(metadata, handle.exists(some), strict=True):
+                if has_vector:
+                    one[OF_VECTOR] = True
+            companion.upsert(some, np.zeros((len(some), 1), np.float32), metadata)
+
+    def _remove_orphans(self, companion: Database, handle: Database) -> None:
+        """Texts of vectors that were deleted are not found any more; here their space is given back."""
+        marked = [item.id for item in companion.items({OF_VECTOR: True})]
+        for start in range(0, len(marked), _BATCH):
+            some = marked[start : start + _BATCH]
+            gone = [name for name, has_vector in zip(some, handle.exists(some), strict=True) if not has_vector]
+            if gone:
+                companion.delete(gone)
 
     def _note(self, database: str, build: Build) -> None:
         key = _PREFIX + database

@@ -4,7 +4,8 @@ Where both have the same fields, document frequencies and lengths are added up o
 wherever the text lies. An id that has a text on either side is one result, with the better of its scores.
 
 A text without a vector is found under a filter when the metadata of the vector with its id match; without such a vector it is
-judged as empty metadata.
+judged as empty metadata. A text that was given for a vector that is no longer there (its record is marked `OF_VECTOR`) is not
+found any more, whoever deleted the vector.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.shard.view import DatabaseView, Part
 
 _DEEPER = 4
+OF_VECTOR = "of_vector"  # in the metadata of a text: there was a vector of this id when it was given
 Place = tuple[SegmentReader, int]  # where a vector's record lies
 
 
@@ -95,6 +97,8 @@ class TextRanking:
             known = hits.get(match[1])
             if known is not None and known.score >= match[0]:
                 continue
+            if place is None and _is_orphan(match):
+                continue
             if node is None or self._fits(node, place):
                 hits[match[1]] = TextHit(match[1], match[0], place)
         return sorted(hits.values(), key=lambda hit: (-hit.score, hit.id))
@@ -141,6 +145,11 @@ def figures_of(views: Seq[DatabaseView]) -> TextFigures:
             tokens += sum(stats.total_length)
             hashes.append(_text_of(part).term_hashes())
     return TextFigures(documents, tokens, len(np.unique(np.concatenate(hashes))))
+
+
+def _is_orphan(match: Match) -> bool:
+    """Of a text whose id has no vector: whether it had one when the text was given."""
+    return bool(msgspec.json.decode(match[2].metadata_of(match[3])).get(OF_VECTOR))
 
 
 def _with_text(view: DatabaseView) -> list[Part]:
