@@ -155,8 +155,9 @@ def test_in_flight() -> None:
     meter.begin()
     meter.begin()
     meter.leave()
-    assert telemetry.in_flight == 1
-    assert scraped(telemetry)["jadevectordb_requests_in_flight"][of(door="rest")] == 1
+    telemetry.watch_in_flight("grpc", lambda: 5)  # a door that counts by itself
+    assert telemetry.in_flight == telemetry.performance().in_flight == 6
+    assert scraped(telemetry)["jadevectordb_requests_in_flight"] == {of(door="rest"): 1, of(door="grpc"): 5}
 
 
 def test_shown_bounds_are_fine_bounds() -> None:

@@ -22,8 +22,8 @@ _REFUSED_CREDENTIAL: frozenset[int | str] = frozenset({401, "UNAUTHENTICATED"})
 _REFUSED_FOR_NUMBER: frozenset[int | str] = frozenset({429, "RESOURCE_EXHAUSTED"})
 
 
-def requests(meters: Iterable[Meter]) -> Iterator[Metric]:
-    """Families of the meters. Routes that nobody has called yet are left out."""
+def requests(meters: Iterable[Meter], flights: dict[str, int]) -> Iterator[Metric]:
+    """Families of the meters. Routes that nobody has called yet are left out. flights: what doors count by themselves."""
     count = CounterMetricFamily(PREFIX + "requests", "Requests answered, by status.", labels=[*_ROUTE, "status"])
     duration = HistogramMetricFamily(
         PREFIX + "request_duration_seconds", "From a whole request to its answer.", labels=_ROUTE
@@ -31,7 +31,7 @@ def requests(meters: Iterable[Meter]) -> Iterator[Metric]:
     flight = GaugeMetricFamily(PREFIX + "requests_in_flight", "Requests being served.", labels=["door"])
     bytes_in = CounterMetricFamily(PREFIX + "request_bytes", "Bytes of request bodies.", labels=_ROUTE)
     bytes_out = CounterMetricFamily(PREFIX + "response_bytes", "Bytes of answer bodies.", labels=_ROUTE)
-    flying = {"rest": 0, "grpc": 0}
+    flying = {"rest": 0, "grpc": 0, **flights}
     by_operation: dict[str, _Operation] = {}
     access = _Access()
     for meter in meters:

@@ -91,6 +91,7 @@ class Telemetry:
         self._meters: dict[tuple[str, str, str], Meter] = {}
         self._meters_lock = threading.Lock()  # to add; readers use the dict as it is
         self._breakers: dict[str, Callable[[], bool]] = {}
+        self._flights: dict[str, Callable[[], int]] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._started_s = clock.monotonic_s()
         self._next_tick_s = self._started_s + TICK_S
@@ -192,6 +193,10 @@ class Telemetry:
         """A level that someone else holds (connections, waiting requests); name without the prefix."""
         self._gauges[name] = (help, read)
 
+    def watch_in_flight(self, door: str, read: Callable[[], int]) -> None:
+        """How many requests of a door wait or run, where the door counts them itself instead of by `Meter.begin`."""
+        self._flights[door] = read
+
     # Reading
 
     def render_prometheus(self) -> bytes:
@@ -218,7 +223,8 @@ class Telemetry:
 
     @property
     def in_flight(self) -> int:
-        return sum(meter.figures().in_flight for meter in list(self._meters.values()))
+        counted = sum(meter.figures().in_flight for meter in list(self._meters.values()))
+        return counted + sum(read() for read in list(self._flights.values()))
 
     # In the background
 
@@ -278,7 +284,8 @@ class Telemetry:
             yield exposition.gauge(name, help, read())
 
     def _requests(self) -> Iterator[Metric]:
-        yield from exposition.requests(list(self._meters.values()))
+        flights = {door: read() for door, read in list(self._flights.items())}
+        yield from exposition.requests(list(self._meters.values()), flights)
         counts = {str(code): tally.value for code, tally in self._errors.items() if tally.value}
         yield exposition.counts_by_label("errors", "Requests refused or failed, by reason.", "code", counts)
         yield exposition.counter(
