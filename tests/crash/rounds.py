@@ -28,7 +28,6 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.shard.checkpoint import read_checkpoint
 from tests.crash import worker
 from tests.crash.stream import (
-    DATABASES,
     LASTING,
     TAGS,
     WORDS,
@@ -40,12 +39,13 @@ from tests.crash.stream import (
     create,
     matches,
     perform,
+    schemas,
     watermarks,
 )
 from tests.crash.worker import PLACES, Death
 
 STEPS_MAX = {"append": 60, "truncate": 30, "seal": 160, "merge": 90, "build": 160, "snapshot": 200, "open": 140,
-             "close": 40, "create": 12, "drop": 40}  # fmt: skip
+             "close": 40, "create": 12, "drop": 40, "alter": 120}  # fmt: skip
 ROUND_OPS_MAX = 120
 ANSWER_S_MAX = 120.0  # a worker that says nothing for so long hangs
 
@@ -85,15 +85,16 @@ class Campaign:
     def close(self) -> None:
         self._twin.close()
 
-    def run_round(self) -> None:
-        self._work(self._choose_death())
+    def run_round(self, place: str | None = None) -> None:
+        """place: where the worker is to die; None: anywhere, at any moment."""
+        self._work(self._choose_death(place))
         if self._random.random() < 0.6:  # else the next worker finds the folder as this one left it
             self.examine()
 
-    def _choose_death(self) -> Death:
-        if self._random.random() < 0.25:
+    def _choose_death(self, place: str | None) -> Death:
+        if place is None and self._random.random() < 0.25:
             return Death(real_builders=self._random.random() < 0.3)
-        place = self._random.choice(PLACES)
+        place = place or self._random.choice(PLACES)
         return Death(place, self._random.randrange(STEPS_MAX[place]))
 
     # Work and death
@@ -126,7 +127,7 @@ class Campaign:
             ends = self._receive(orders, until)
             if ends is None:
                 return
-            self._resolve(ends)
+            self._resolve(*ends)
             for _ in range(ROUND_OPS_MAX):
                 op = self._wish(death) or self._stream.next()
                 self._in_flight = op
@@ -147,6 +148,8 @@ class Campaign:
                 return self._stream._snapshot()
             case "merge" | "build":
                 return self._stream._background()
+            case "alter":
+                return self._stream._alter()
             case "create" | "drop":
                 return self._stream._create_or_drop()
             case "open" | "close":
@@ -171,16 +174,22 @@ class Campaign:
         if op.kind == "snapshot":
             self._expect_snapshot(Path(op.arguments["path"]))
 
-    def _resolve(self, ends: dict[str, list[int]]) -> None:
+    def _resolve(self, ends: dict[str, list[int]], found: dict[str, dict[str, str]]) -> None:
         """Find out whether the operation in flight took place, from the logs' ends, and follow it."""
         op, self._in_flight = self._in_flight, None
         before = watermarks(self._twin)
+        possible = {name: [schema] for name, schema in self._oracle.schemas.items()}
+        if op is not None and op.kind == "alter":  # its seal may be in the log, and the catalog as before all the same
+            possible[op.database].append(op.arguments["schema"])
+        for name, schema in found.items():
+            assert schema in possible[name], f"after {op}: {name} has the schema {schema}, not one of {possible[name]}"
         if op is not None and op.kind == "snapshot":
             path = Path(op.arguments["path"])
             if path.exists():
                 self._expect_snapshot(path)
         elif op is not None and ends != before:
             self._oracle.apply(op, perform(self._twin, op, quickly=True))
+        self._oracle.schemas.update(found)
         assert ends == watermarks(self._twin), f"after {op}: logs end at {ends}, not at {before} or after the operation"
 
     def _expect_snapshot(self, path: Path) -> None:
@@ -194,7 +203,7 @@ class Campaign:
         with worker.open_store(self.folder) as store:
             for name in LASTING:
                 create(store, name)
-            self._resolve(watermarks(store))
+            self._resolve(watermarks(store), schemas(store))
             digests = {name: self._twin.database(name).digest() for name in self._oracle.contents}
             self._compare(store, self._oracle.contents, digests)
         check_no_orphans(self.folder)
@@ -242,7 +251,7 @@ def compare_searches(database: jade.Database, records: Contents, numbers: np.ran
         for condition, among in ((None, records), (wanted, matching)):
             hits = database.search(query, k=10, filter=condition, recall=1.0)
             check_nearest(database.metric, query, [(hit.id, hit.score) for hit in hits], among)
-    if "schema" in DATABASES[database.name]:
+    if "body" in database.config.schema.texts:
         word = WORDS[numbers.integers(len(WORDS))]
         having = {i for i, record in records.items() if word in record.metadata.get("body", "").split()}
         assert {hit.id for hit in database.search(text=word, k=10_000)} == having

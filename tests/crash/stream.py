@@ -38,6 +38,13 @@ DATABASES: dict[str, dict[str, Any]] = {
 }
 LASTING = ("words", "places")
 IDS = 900  # distinct ids of a database: most writes replace something
+SCHEMAS: dict[
+    str, list[dict[str, str]]
+] = {  # what a database's schema is altered to; the first is that of its creation
+    "words": [{"body": "text", "n": "integer"}, {"body": "text", "tag": "text"}, {"tag": "string"}],
+    "places": [{}, {"body": "text"}],
+}
+INDEXES = ("AUTO", "FLAT", "IVF", "HNSW", "LSH")
 UNCHANGING = frozenset({"settle", "compact", "snapshot", "reopen"})
 
 
@@ -66,7 +73,9 @@ Contents = dict[str, Record]
 
 
 def create(store: Store, name: str) -> None:
-    store.create_database(name, exist_ok=True, **DATABASES[name])
+    """Make it, if it is not there; it may have been altered since."""
+    if name not in store.databases():
+        store.create_database(name, **DATABASES[name])
 
 
 def perform(store: Store, op: Op, *, quickly: bool = False) -> Result:
@@ -82,6 +91,11 @@ def perform(store: Store, op: Op, *, quickly: bool = False) -> Result:
                     store.snapshot(op.arguments["path"])
             case "reopen":
                 pass  # a matter of the store, not of its contents
+            case "alter":
+                if not quickly:
+                    store.alter_database(op.database, index=op.arguments["index"], schema=op.arguments["schema"])
+                elif op.arguments["seals"]:
+                    store.database(op.database)._now().writer.seal(compact=False)
             case "settle":
                 _settle(store.database(op.database), quickly)
             case "compact":
@@ -107,6 +121,10 @@ def _settle(database: jade.Database, quickly: bool) -> None:
         database._seal(compact=False)
 
 
+def schemas(store: Store) -> dict[str, dict[str, str]]:
+    return {name: {k: str(v) for k, v in store.describe(name).schema.fields.items()} for name in LASTING}
+
+
 def watermarks(store: Store) -> dict[str, list[int]]:
     return {name: store.database(name).stats().watermarks for name in store.databases()}
 
@@ -117,6 +135,7 @@ class Oracle:
 
     contents: dict[str, Contents] = field(default_factory=lambda: {name: {} for name in LASTING})
     applied_requests: set[tuple[str, str]] = field(default_factory=set)
+    schemas: dict[str, dict[str, str]] = field(default_factory=lambda: {name: SCHEMAS[name][0] for name in LASTING})
 
     def copy_contents(self) -> dict[str, Contents]:
         return {name: dict(records) for name, records in self.contents.items()}
@@ -127,6 +146,9 @@ class Oracle:
             return
         if op.kind == "create":
             self.contents.setdefault(op.database, {})
+            return
+        if op.kind == "alter":
+            self.schemas[op.database] = op.arguments["schema"]
             return
         if op.kind == "drop":
             del self.contents[op.database]
@@ -215,6 +237,7 @@ class Stream:
             self._snapshot: 3,
             self._reopen: 2,
             self._create_or_drop: 2,
+            self._alter: 2,
         }
         self._makers, self._weights = list(makers), list(makers.values())
 
@@ -304,6 +327,12 @@ class Stream:
 
     def _reopen(self) -> Op:
         return Op("reopen")
+
+    def _alter(self) -> Op:
+        database = self._random.choice(LASTING)
+        schema = self._random.choice(SCHEMAS[database])
+        seals = schema != self._oracle.schemas[database]
+        return Op("alter", database, {"schema": schema, "index": self._random.choice(INDEXES), "seals": seals})
 
     def _create_or_drop(self) -> Op:
         return Op("drop" if TEMPORARY in self._oracle.contents else "create", TEMPORARY)

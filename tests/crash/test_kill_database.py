@@ -20,3 +20,14 @@ def test_every_acknowledged_operation_survives_and_none_is_half_done(tmp_path: P
         campaign.close()
     assert sum(campaign.deaths.values()) == 25
     assert campaign.operations > 0
+
+
+def test_a_database_killed_while_it_is_altered_is_as_before_or_as_wanted(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, 4)
+    try:
+        for _ in range(12):
+            campaign.run_round("alter")
+        campaign.examine()
+    finally:
+        campaign.close()
+    assert campaign.deaths["alter"] > 5

@@ -29,7 +29,7 @@ from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.segment import builder
 from jadevectordb.shard import maintenance
 from jadevectordb.shard.replica import Replica
-from tests.crash.stream import LASTING, create, perform, watermarks
+from tests.crash.stream import LASTING, create, perform, schemas, watermarks
 
 _PLACES: dict[CodeType, str] = {
     LocalLog.append.__code__: "append",
@@ -40,6 +40,7 @@ _PLACES: dict[CodeType, str] = {
     Store.snapshot.__code__: "snapshot",
     Store.create_database.__code__: "create",
     Store.drop_database.__code__: "drop",
+    Store.alter_database.__code__: "alter",
     OpenDatabase.__init__.__code__: "open",
     Store.__init__.__code__: "open",
     Store.close.__code__: "close",
@@ -132,7 +133,7 @@ def run(orders: Connection, last_words: Connection, folder: Path, death: Death) 
     store = open_store(folder, real_builders=death.real_builders)
     for name in LASTING:
         create(store, name)
-    orders.send(watermarks(store))
+    orders.send((watermarks(store), schemas(store)))
     while (op := orders.recv()) is not None:
         if op.kind == "reopen":
             store.close()

@@ -98,6 +98,7 @@ class DatabaseMachine(RuleBasedStateMachine):
             "seal_rows": seal_rows,
             "schema": schema,
         }
+        self.created = dict(self.options)
         self.schema = parse_schema(schema)
         self.store = inline(self.folder / "store")
         self.db = self.store.create_database("machine", DIMENSION, **self.options)
@@ -110,10 +111,13 @@ class DatabaseMachine(RuleBasedStateMachine):
             return
         try:
             mirror = inline(self.folder / "mirror")
-            copy = mirror.create_database("machine", DIMENSION, **self.options)
+            copy = mirror.create_database("machine", DIMENSION, **self.created)
             for method, arguments in self.requests:
                 try:
-                    getattr(copy, method)(**arguments)
+                    if method == "alter":
+                        mirror.alter_database("machine", **arguments)
+                    else:
+                        getattr(copy, method)(**arguments)
                 except jade.JadeError as error:
                     assert error.code is jade.ErrorCode.VERSION_CONFLICT
             assert copy.digest() == self.db.digest(), "the same requests make the same state"
@@ -227,6 +231,22 @@ class DatabaseMachine(RuleBasedStateMachine):
         assert stats.dead_rows == 0 and stats.rows == len(self.model)
         sealed = [s.shard for s in stats.segments if s.index != "growing"]
         assert len(sealed) == len(set(sealed)), "one segment a shard"
+
+    @rule(
+        index=st.none() | st.sampled_from(["AUTO", "FLAT", "IVF", "HNSW", "LSH"]),
+        schemas=st.lists(st.sampled_from([{}, SCHEMA, TEXT_ONLY, {"flags": "string[]", "body": "text"}]), max_size=2),
+    )
+    def alter(self, index: str | None, schemas: list[dict[str, str]]) -> None:
+        if schemas and schemas[-1] == {}:
+            schemas = [*schemas, SCHEMA]
+        for schema in schemas or [None]:
+            arguments = {"index": index, "schema": schema}
+            self.requests.append(("alter", arguments))
+            assert self.store.alter_database("machine", **arguments) is self.db
+            if schema is not None:
+                self.options["schema"], self.schema = schema, parse_schema(schema)
+                assert self.db.config.schema == self.schema
+            assert index is None or self.db.config.index == index
 
     @rule()
     def reopen(self) -> None:

@@ -332,8 +332,10 @@ def merge_metadata(stored: bytes, patch: bytes) -> bytes:
 
 
 def _merged(reader: SegmentReader, row: int, patch: bytes) -> bytes:
+    stored = reader.metadata_of(row)
     try:
-        return merge_metadata(reader.metadata_of(row), patch)
+        msgspec.json.decode(stored)  # whole: what is not JSON any more must not be copied from a damaged file into a new one
+        return merge_metadata(stored, patch)
     except UNREADABLE as error:
         raise reader.blame(error) from error
 
