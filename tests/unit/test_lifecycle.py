@@ -104,7 +104,7 @@ def test_a_write_makes_young_again(world: World) -> None:
 def test_ages_of_random_writes_in_shards_and_segments(world: World) -> None:
     """Against a plain dict of last writes: what is gone was old, what is clearly old is gone."""
     rng = random.Random(4)
-    database = world.store.create_database("db_1", 2, metric="euclidean", shards=3, seal_rows=20)
+    database = world.store.create_database("db_1", 2, metric="euclidean", shards=2, seal_rows=40)
     world.lifecycle.set_policy("db_1", {"max_age_days": 5, "delete": True})
     written: dict[str, int] = {}
     for _ in range(60):
@@ -115,7 +115,7 @@ def test_ages_of_random_writes_in_shards_and_segments(world: World) -> None:
             gone = rng.choice(sorted(written))
             database.delete(gone)
             del written[gone]
-        if rng.random() < 0.2:
+        if rng.random() < 0.08:
             database.wait_indexed(30)
         world.lifecycle.sweep()
         world.clock.pass_days(rng.random() * 0.5)
@@ -318,3 +318,12 @@ def test_moments_with_a_clock_that_jumps_back() -> None:
     assert times.written_by(5000) == (3,)
     assert times.written_by(999) is None
     assert times.noted(9000, (3,)) is times
+
+
+def test_moments_of_a_database_that_was_put_back_to_an_older_copy() -> None:
+    times = WriteTimes().noted(1000, (10, 4)).noted(2000, (20, 9))
+    back = times.noted(2500, (15, 9))
+    assert back.written_by(2499) == (10, 4)
+    assert back.written_by(2500) == (15, 9)
+    assert times.noted(2500, (10, 4)).points == times.points[:1]
+    assert times.noted(2500, (5, 4)).written_by(2499) is None

@@ -62,7 +62,7 @@ class Bm25:
         self._store = store
         self._metadata = metadata
         self._clock = clock
-        self._changing = threading.RLock()  # one build at a time; reading never takes it
+        self._locks: dict[str, threading.Lock] = {}  # one build of a database at a time; reading never waits
         self._builds: dict[str, Build] = {}
         self._companions: dict[str, Database] = {}
         known = set(store.databases())
@@ -133,7 +133,7 @@ class Bm25:
         given before unless keep_documents. Raises SCHEMA_VIOLATION when some vector has another type of value in the field,
         INVALID_ARGUMENT, and what writing raises; the status then says `failed` and why.
         """
-        with self._changing:
+        with self._lock_of(database):
             last = self._builds.get(database)
             if field is None and documents is None:
                 field = last.field if last is not None and last.field else self.text_field(database, handle)
@@ -155,7 +155,7 @@ class Bm25:
 
     def add(self, database: str, handle: Database, documents: Mapping[str, str]) -> Status:
         """Add texts by id, or replace those of the same ids; an id needs no vector. Without an index this begins one."""
-        with self._changing:
+        with self._lock_of(database):
             started, started_s = self._clock.now_ms(), self._clock.monotonic_s()
             self._write(database, handle, documents, replace=False)
             if database not in self._builds:
@@ -172,20 +172,24 @@ class Bm25:
 
     def forget(self, database: str) -> None:
         """A database was dropped."""
-        with self._changing:
+        with self._lock_of(database):
             companion = self._companions.get(database)
-            self._companions = {name: c for name, c in self._companions.items() if name != database}
+            self._companions.pop(database, None)
             if companion is not None:
                 self._store.drop_database(companion.name)
-            self._builds = {name: build for name, build in self._builds.items() if name != database}
+            self._builds.pop(database, None)
             stored = self._metadata.get(_PREFIX + database)
             if stored is not None:
                 self._metadata.compare_and_set(_PREFIX + database, None, stored.revision)
+        self._locks.pop(database, None)
 
     def close(self) -> None:
         """Databases are closed by the store."""
 
     # Steps
+
+    def _lock_of(self, database: str) -> threading.Lock:
+        return self._locks.setdefault(database, threading.Lock())
 
     def _declare(self, database: str, handle: Database, field: str | None, last: Build | None) -> bool:
         """Make the schema fit: the field is text, and one that only the last build made text is what it was. Whether we declared it."""
@@ -234,7 +238,7 @@ class Bm25:
                 text_language=handle.config.text_language,
                 exist_ok=True,
             )
-            self._companions = {**self._companions, database: companion}
+            self._companions[database] = companion
         return companion
 
     def _write(self, database: str, handle: Database, documents: Mapping[str, str], *, replace: bool) -> None:
@@ -285,7 +289,7 @@ class Bm25:
             key, msgspec.json.encode(build), 0 if stored is None else stored.revision
         )
         assert written is not None, "builds are noted under the lock of this process alone"
-        self._builds = {**self._builds, database: build}
+        self._builds[database] = build
 
 
 def _fields_of(handle: Database) -> Schema:

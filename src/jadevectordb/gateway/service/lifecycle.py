@@ -113,6 +113,7 @@ class Lifecycle:
         self._noted_ms: dict[str, int] = {}
         self._clean: dict[str, tuple[int, ...]] = {}  # marks up to which a sweep left nothing
         self._next_run_ms = clock.now_ms()
+        self._note_all()  # before the first write: whether a log went back is seen only while it is behind
         self._thread = threading.Thread(target=self._work, name="jade-lifecycle", daemon=True)
         if background:
             self._thread.start()
@@ -178,6 +179,14 @@ class Lifecycle:
                         self._update(database.id, trouble=error.message)
         return gone
 
+    def _note_all(self) -> None:
+        with self._sweeping:
+            for database in self._databases():
+                try:
+                    self._note(database, now=True)
+                except JadeError as error:
+                    logger.warning("the age of what was written last to %s is not kept: %s", database.id, error)
+
     def _note(self, database: LivingDatabase, now: bool = False) -> None:
         """A new point, if one is due; `now`: in any case."""
         now_ms = self._clock.now_ms()
@@ -239,12 +248,7 @@ class Lifecycle:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._sweeping:
-            for database in self._databases():
-                try:
-                    self._note(database, now=True)
-                except JadeError as error:
-                    logger.warning("the age of what was written last to %s is not kept: %s", database.id, error)
+        self._note_all()
 
     # Keeping
 

@@ -28,13 +28,19 @@ class WriteTimes(msgspec.Struct, frozen=True):
     points: tuple[Point, ...] = ()
 
     def noted(self, time_ms: int, marks: Seq[int]) -> WriteTimes:
-        """With one more point; the same object when nothing was written since the last one. Time may have jumped back."""
+        """With one more point; the same object when nothing was written since the last one. Time may have jumped back.
+
+        Where marks went back an older copy of the database was put in place: points beyond it say nothing about what is
+        written now, and go.
+        """
+        points = self.points
+        while points and any(mine > now for mine, now in zip(points[-1].marks, marks, strict=True)):
+            points = points[:-1]
+        if points and tuple(marks) == points[-1].marks:
+            return self if points is self.points else WriteTimes(points)
         if self.points:
-            last = self.points[-1]
-            if tuple(marks) == last.marks:
-                return self
-            time_ms = max(time_ms, last.time_ms)  # marks grow with time: a clock set back must not make vectors older
-        return WriteTimes(_thinned((*self.points, Point(time_ms, tuple(marks)))))
+            time_ms = max(time_ms, self.points[-1].time_ms)  # a clock set back must not make vectors older
+        return WriteTimes(_thinned((*points, Point(time_ms, tuple(marks)))))
 
     def written_by(self, cutoff_ms: int) -> tuple[int, ...] | None:
         """Marks up to which everything was written at the cut-off or before; None when nothing is known to be."""
