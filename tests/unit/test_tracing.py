@@ -155,7 +155,7 @@ def test_search_tells_its_plan(tracing: Tracing, exporter: InMemorySpanExporter,
             hits = traced_search(tracing, database, np.ones(4), {"k": 5, "filter": {"n": {"$lt": 10}}})
         assert hits.ids == database.search(np.ones(4), k=5, filter={"n": {"$lt": 10}}).ids
         assert traced_search(UNTRACED, database, np.ones(4), {"k": 5}).explanation is not None
-    attributes = finished(tracing, exporter)["search"].attributes
+    attributes = finished(tracing, exporter)["search.plan"].attributes
     assert attributes is not None
     assert attributes["jade.search.matches"] == 10
     assert attributes["jade.search.hits"] == 5

@@ -1,7 +1,7 @@
 """Traces: which request did what and how long each step took, for an OpenTelemetry collector, when one is configured.
 
     with tracing.request("POST", "/v2/databases/{db}/search", traceparent=header) as span:
-        with tracing.span("search.plan", {"jade.k": 10}):
+        with tracing.span("search.plan", {"jade.database": "products"}):
             ...
 
 A client's `traceparent` (W3C Trace Context) is taken over, so its trace goes on through the server. Without a collector
@@ -176,7 +176,7 @@ def traced_search(
     tracing: AnyTracing, database: Database, vector: npt.ArrayLike | None, arguments: Mapping[str, Any]
 ) -> Hits:
     """`database.search` with a span that tells its plan. The hits carry the plan too."""
-    with tracing.span("search", {"jade.database": database.name}) as span:
+    with tracing.span("search.plan", {"jade.database": database.name}) as span:
         hits = database.search(vector, **{**arguments, "explain": True})
         assert hits.explanation is not None
         for name, value in plan_attributes(hits.explanation.as_dict()).items():
