@@ -24,7 +24,8 @@ from jadevectordb.index.columns import GrowingColumns, Selection, build_columns,
 from jadevectordb.index.postings import Postings, write_postings
 from jadevectordb.model import limits
 from jadevectordb.model.filter_eval import matches
-from jadevectordb.model.filters import And, F, Filter, Or, from_json, to_json
+from jadevectordb.model.filter_nodes import Order
+from jadevectordb.model.filters import And, F, Filter, LooseIn, LooseOrder, Or, from_json, to_json
 from jadevectordb.model.instants import parse_instant
 from jadevectordb.model.schema import FieldType, Schema
 from jadevectordb.model.schema_encode import encode_metadata
@@ -37,6 +38,7 @@ DATES = [
 ]  # fmt: skip
 TEXTS = [
     "", "a", "b", "ab", "aba", "ba", "Ä", "ä", "日本", "\U0001f600", "\x00", "a\nb", "1", "true", "None",
+    " 1.0", "fAlse", "9007199254740993", "0" * 300 + "2",
     LONG, LONG + "x", LONG[:-1], LONG[:256], LONG[:255], CUT, CUT[:-1], CUT + "é" * 200, CUT[:-1] + "é" * 200, "é" * 200, "日" * 100,
     *DATES,
 ]  # fmt: skip
@@ -98,8 +100,25 @@ class Maker(Random):
     def asked(self) -> list[Any]:
         return self.choices(self.theme.asked, k=self.randrange(6))
 
+    def loose(self, path: str) -> Filter:
+        """The conditions that only old clients' filters are made of."""
+        texts, numbers = (self.choices(pool, k=self.randrange(3)) for pool in (TEXTS, NUMBERS))
+        op: Order = self.choice(["lt", "le", "gt", "ge"])
+        if self.random() < 0.4:
+            return LooseOrder(op, path, "number", self.choice(NUMBERS))
+        if self.random() < 0.4:
+            return LooseOrder(op, path, "string", self.choice(TEXTS))
+        flags = [self.random() < 0.15 for _ in range(7)]
+        in_arrays = flags[6]
+        flags[5] &= not in_arrays
+        numeric = frozenset(self.choices(NUMBERS, k=self.randrange(3)))
+        return LooseIn(path, frozenset(texts), frozenset(numbers), numeric, *flags[:6], in_arrays)
+
     def condition(self) -> Filter:
-        field = F(self.choice(self.theme.paths))
+        path = self.choice(self.theme.paths)
+        if self.random() < 0.15:
+            return self.loose(path)
+        field = F(path)
         low, high = self.choice(self.theme.bounds), self.choice(self.theme.bounds)
         asked, text = self.choice(self.theme.asked), self.choice(TEXTS)
         made: list[Filter] = [

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from jadevectordb.model import limits
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filter_document import document
 from jadevectordb.model.filter_parse import parse
-from jadevectordb.model.filters import And, F, Filter, Not, Or, from_json, to_json
+from jadevectordb.model.filters import And, F, Filter, LooseIn, LooseOrder, Not, Or, from_json, to_json
 from jadevectordb.model.schema import parse_schema
 
 SAME: list[tuple[Any, Filter]] = [
@@ -210,6 +211,21 @@ def test_the_stored_form_is_pinned() -> None:
         b'"high_included":true}}]},{"node":"in","path":"t","strings":["a"],"numbers":[1],"instants":[86400000000],'
         b'"true":true,"false":false,"null":true}]}'
     )
+
+
+def test_the_stored_form_of_loose_conditions_is_pinned() -> None:
+    node = LooseIn(
+        "p", frozenset({"7"}), frozenset({7}), frozenset({8.5}), true=True, false_text=True, null=True
+    ) & LooseOrder("ge", "p", "number", 7)
+    assert to_json(node) == (
+        b'{"node":"and","parts":[{"node":"loose_in","path":"p","strings":["7"],"numbers":[7],"numeric_texts":[8.5],"true":true,'
+        b'"false":false,"true_text":false,"false_text":true,"null":true,"missing":false,"in_arrays":false},'
+        b'{"node":"loose_order","op":"ge","path":"p","kind":"number","value":7}]}'
+    )
+    assert from_json(to_json(node)) == node
+    for part in node.parts:
+        with pytest.raises(JadeError, match="no other way to write them"):
+            document(part)
 
 
 junk = st.recursive(

@@ -9,7 +9,7 @@ next to a bound is decided by it, and the few strings exactly there are read aga
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -37,8 +37,8 @@ _NUMBER_CHARACTERS: Final = "+-.eE0123456789"
 class Terms(Protocol):
     """Distinct strings of a column in UTF-8, ascending; a cut one ends in its mark."""
 
-    def __len__(self) -> int: ...
     def __getitem__(self, term: int) -> bytes: ...
+    def of_keys(self, keys: KeyArray) -> Iterator[bytes]: ...
     def first_and_last_bytes(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]: ...
 
 
@@ -51,8 +51,8 @@ class NumericTexts:
         values: list[float] = []
         keys: list[int] = []
         doubtful: list[int] = []
-        for key in np.flatnonzero(_FIRST[first] & _LAST[last]).tolist():
-            term = terms[key]
+        candidates = np.flatnonzero(_FIRST[first] & _LAST[last])
+        for key, term in zip(candidates.tolist(), terms.of_keys(candidates), strict=True):
             if is_cut(term):
                 if _may_go_on(term[:-1].decode()):
                     doubtful.append(key)

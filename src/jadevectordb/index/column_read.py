@@ -161,6 +161,11 @@ class Strings:
         low, high = self._offsets[term : term + 2].tolist()
         return self._buffer[self._start + low : self._start + high]
 
+    def of_keys(self, keys: KeyArray) -> Iterator[bytes]:
+        """The strings of many keys, in their order."""
+        for low, high in zip(self._offsets[keys].tolist(), self._offsets[keys + 1].tolist(), strict=True):
+            yield self._buffer[self._start + low : self._start + high]
+
     @property
     def memory_bytes(self) -> int:
         numeric = self.numeric.memory_bytes if "numeric" in self.__dict__ else 0

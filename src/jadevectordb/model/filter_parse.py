@@ -184,8 +184,8 @@ def _range(path: str, value: object) -> Filter:
         low = [name for name in ("$gt", "$gte") if name in value]
         high = [name for name in ("$lt", "$lte") if name in value]
         if len(low) <= 1 and len(high) <= 1 and len(low) + len(high) == len(value):
-            bounds = [None if not end else value[end[0]] for end in (low, high)]
-            return make.between(path, *bounds, low != ["$gt"], high != ["$lt"])
+            lowest, highest = (None if not end else value[end[0]] for end in (low, high))
+            return make.between(path, lowest, highest, low != ["$gt"], high != ["$lt"])
     raise refusal(
         "$range takes [low, high], both included, where None leaves an end open; or bounds such as {'$gt': 1, '$lte': 5}"
     )

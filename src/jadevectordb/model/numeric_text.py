@@ -18,18 +18,18 @@ from typing import Final
 
 from jadevectordb.model import limits
 
-_SHAPE: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_SHAPE: Final = re.compile(r"[+-]?(?:[0-9]+(\.[0-9]*)?|(\.[0-9]+))([eE][+-]?[0-9]+)?")
 _LENGTH_MAX: Final = 1300  # characters after trimming; the largest integers that are allowed have 1234 digits
 
 
 def numeric_value(text: str) -> int | float | None:
     """The number that the string is, or None when it is not a decimal number."""
     trimmed = text.strip()
-    if len(trimmed) > _LENGTH_MAX or _SHAPE.fullmatch(trimmed) is None:
+    shape = _SHAPE.fullmatch(trimmed) if len(trimmed) <= _LENGTH_MAX else None
+    if shape is None:
         return None
-    try:
+    if shape.lastindex is None:  # neither point nor exponent
         whole = int(trimmed)
-    except ValueError:  # a point or an exponent
-        value = float(trimmed)
-        return value if math.isfinite(value) else None
-    return whole if whole.bit_length() <= limits.INTEGER_BITS_MAX else None
+        return whole if whole.bit_length() <= limits.INTEGER_BITS_MAX else None
+    value = float(trimmed)
+    return value if math.isfinite(value) else None

@@ -86,7 +86,7 @@ def translate(value: object, schema: Schema | None = None) -> Filter | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise refusal(f"filters is an object such as {{'category': 'books'}}, not {_kind_of(value)}")
+        raise _refused(f"filters is an object such as {{'category': 'books'}}, not {_kind_of(value)}")
     if not value or _is_empty_conjunction(value):
         return None
     node = _Translation(schema or NO_SCHEMA).document(value, "", 1)
@@ -103,13 +103,12 @@ class _Translation:
     def document(self, document: object, at: str, depth: int) -> Filter:
         """An object in any of the forms."""
         if not isinstance(document, dict):
-            raise refusal(f"a condition is an object such as {{'category': 'books'}}, not {_kind_of(document)}", at)
-        if depth > limits.FILTER_DEPTH_MAX:
-            raise refusal(f"the filter is nested more than {limits.FILTER_DEPTH_MAX} deep; write it flatter")
+            raise _refused(f"a condition is an object such as {{'category': 'books'}}, not {_kind_of(document)}", at)
+        _check_depth(depth)
         if not document:
-            raise refusal("an empty condition says nothing; leave it out", at)
+            raise _refused("an empty condition says nothing; leave it out", at)
         if not all(isinstance(key, str) for key in document):
-            raise refusal("a field is named by a string", at)
+            raise _refused("a field is named by a string", at)
         if _is_condition_list(document):
             return self._condition_list(document, at, depth)
         if _is_condition(document):
@@ -123,7 +122,7 @@ class _Translation:
         if "[$" in key:
             parts = _KEY_WITH_OPERATOR.fullmatch(key)
             if parts is None or "[$" in parts[1]:
-                raise refusal("an operator in a key is written field[$gt]", here)
+                raise _refused("an operator in a key is written field[$gt]", here)
             return self._operation(parts[1], parts[2], value, here)
         if isinstance(value, dict):
             return self._operator_object(key, value, here, depth)
@@ -133,7 +132,7 @@ class _Translation:
         match key.lower():
             case "$and" | "$or" as name:
                 if not isinstance(value, list) or not value:
-                    raise refusal(
+                    raise _refused(
                         f"{name} takes a list of at least one condition, such as [{{'category': 'books'}}]", at
                     )
                 parts = tuple(self.document(part, f"{at}[{i}]", depth + 1) for i, part in enumerate(value))
@@ -141,23 +140,23 @@ class _Translation:
             case "$not":
                 return Not(self.document(value, at, depth + 1))
         if _folded(key) in _OPERATORS:
-            raise refusal(f"{key} stands inside a field: write {{'field': {{'{key}': ...}}}}", at)
-        raise refusal(f"there is no operator {key[:40]}; there are $and, $or and $not", at)
+            raise _refused(f"{key} stands inside a field: write {{'field': {{'{key}': ...}}}}", at)
+        raise _refused(f"there is no operator {key[:40]}; there are $and, $or and $not", at)
 
     def _condition_list(self, document: dict[str, Any], at: str, depth: int) -> Filter:
         _refuse_others(document, ("combination", "conditions"), at)
         combination = document.get("combination", "AND")
         if not isinstance(combination, str) or combination.upper() not in ("AND", "OR"):
-            raise refusal(f"combination is AND or OR, not {combination!r:.60}", _inside(at, "combination"))
+            raise _refused(f"combination is AND or OR, not {combination!r:.60}", _inside(at, "combination"))
         here = _inside(at, "conditions")
         conditions = document.get("conditions")
         if not isinstance(conditions, list) or not conditions:
-            raise refusal("conditions is a list of at least one condition with field, op and value", here)
+            raise _refused("conditions is a list of at least one condition with field, op and value", here)
         parts = []
         for i, condition in enumerate(conditions):
             place = f"{here}[{i}]"
             if not isinstance(condition, dict) or not condition.keys() & {"field", "conditions"}:
-                raise refusal("a condition has field, op and value; or combination and conditions", place)
+                raise _refused("a condition has field, op and value; or combination and conditions", place)
             if "conditions" in condition:
                 parts.append(self._nested_list(condition, place, depth + 1))
             else:
@@ -165,37 +164,37 @@ class _Translation:
         return _all_of(parts) if combination.upper() == "AND" else Or(tuple(parts))
 
     def _nested_list(self, document: dict[str, Any], at: str, depth: int) -> Filter:
-        if depth > limits.FILTER_DEPTH_MAX:
-            raise refusal(f"the filter is nested more than {limits.FILTER_DEPTH_MAX} deep; write it flatter")
+        _check_depth(depth)
         return self._condition_list(document, at, depth)
 
     def _condition(self, condition: dict[str, Any], at: str) -> Filter:
         _refuse_others(condition, ("field", "op", "value"), at)
         field, op = condition.get("field"), condition.get("op")
         if not isinstance(field, str):
-            raise refusal("field names a metadata field, as a string", _inside(at, "field"))
+            raise _refused("field names a metadata field, as a string", _inside(at, "field"))
         if not isinstance(op, str):
-            raise refusal(f"op is one of {', '.join(_SPELLINGS)}", _inside(at, "op"))
+            raise _refused(f"op is one of {', '.join(_SPELLINGS)}", _inside(at, "op"))
         name = _operator(op, _inside(at, "op"))
         value = condition.get("value")
         if name == "EXISTS" and value is None:  # a client that sends every member sends null here
             value = True
         elif "value" not in condition:
-            raise refusal(f"{name} needs a value; write null to ask for null", at)
+            raise _refused(f"{name} needs a value; write null to ask for null", at)
         return self._operation(field, name, value, _inside(at, "value"))
 
     def _operator_object(self, field: str, operators: dict[str, Any], at: str, depth: int) -> Filter:
         if not operators:
-            raise refusal("an empty object says nothing; write {'$exists': true} to ask for the field alone", at)
-        parts = []
+            raise _refused("an empty object says nothing; write {'$exists': true} to ask for the field alone", at)
+        parts: list[Filter] = []
         for name, value in operators.items():
             here = _inside(at, name)
             if name.lower() == "$not":
-                if not isinstance(value, dict) or depth >= limits.FILTER_DEPTH_MAX:
-                    raise refusal("$not takes operators, such as {'$gt': 5}; to exclude one value write $ne", here)
+                _check_depth(depth + 1)
+                if not isinstance(value, dict):
+                    raise _refused("$not takes operators, such as {'$gt': 5}; to exclude one value write $ne", here)
                 parts.append(Not(self._operator_object(field, value, here, depth + 1)))
             elif not name.startswith("$") and _folded(name) not in _OPERATORS:
-                raise refusal(f"objects are compared member by member: write the path {field}.{name}"[:200], here)
+                raise _refused(f"objects are compared member by member: write the path {field}.{name}"[:200], here)
             else:
                 parts.append(self._operation(field, name, value, here))
         return _all_of(parts)
@@ -208,7 +207,7 @@ class _Translation:
             for path in (field, bare):
                 make.field_path(path)
         except JadeError as error:
-            raise refusal(error.details["reason"], at) from None
+            raise _refused(error.details["reason"], at) from None
         build = self._builder(name, value, at)
         paths = [path for path in (field, bare) if self._may_exist(path)]
         if bare == field or len(paths) < 2:
@@ -227,7 +226,7 @@ class _Translation:
             case "PREFIX":
                 start = _scalar(value, name, at)
                 if not isinstance(start, str):
-                    raise refusal(f"PREFIX takes a string, not {_kind_of(start)}", at)
+                    raise _refused(f"PREFIX takes a string, not {_kind_of(start)}", at)
                 return lambda path: Prefix(path, start) if self._may_be_text(path) else _NEVER
             case "EXISTS":
                 present = _truth(value, at)
@@ -296,9 +295,9 @@ def _in_order(op: Order, value: Any) -> Callable[[str], Filter]:
 def _scalar(value: Any, name: str, at: str) -> Any:
     """A value of JSON that is neither array nor object, within the limits."""
     if isinstance(value, list):
-        raise refusal(f"{name} takes one value; for any of several write IN", at)
+        raise _refused(f"{name} takes one value; for any of several write IN", at)
     if isinstance(value, dict):
-        raise refusal(f"{name} takes a string, number, boolean or null, not an object", at)
+        raise _refused(f"{name} takes a string, number, boolean or null, not an object", at)
     return make.scalar(at, value)[1]
 
 
@@ -308,12 +307,12 @@ def _listed(value: Any, name: str, at: str) -> list[Any]:
         _scalar(value, name, at)
         values: list[Any] = [part for piece in value.split(",") if (part := piece.strip())]
         if not values:
-            raise refusal(f"{name} takes a list of values, or a text with commas between them; this one has none", at)
+            raise _refused(f"{name} takes a list of values, or a text with commas between them; this one has none", at)
         return values
     if not isinstance(value, list):
-        raise refusal(f"{name} takes a list of values, or a text with commas between them, not {_kind_of(value)}", at)
+        raise _refused(f"{name} takes a list of values, or a text with commas between them, not {_kind_of(value)}", at)
     if len(value) > limits.FILTER_LIST_MAX:
-        raise refusal(f"a list of {len(value)} values is too long, at most {limits.FILTER_LIST_MAX} are possible", at)
+        raise _refused(f"a list of {len(value)} values is too long, at most {limits.FILTER_LIST_MAX} are possible", at)
     return [_scalar(member, "an element of a list", f"{at}[{i}]") for i, member in enumerate(value)]
 
 
@@ -322,7 +321,7 @@ def _truth(value: Any, at: str) -> bool:
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise refusal(f"EXISTS takes true or false, not {value!r:.60}", at)
+    raise _refused(f"EXISTS takes true or false, not {value!r:.60}", at)
 
 
 def _is_condition_list(document: dict[str, Any]) -> bool:
@@ -361,7 +360,7 @@ def _operator(written: str, at: str) -> str:
     if name is None:
         close = difflib.get_close_matches(_folded(written)[:40], _OPERATORS, n=1)
         near = f"did you mean {_OPERATORS[close[0]]}?" if close else f"there are {', '.join(_SPELLINGS)}"
-        raise refusal(f"there is no operator {written[:40]}; {near}", at)
+        raise _refused(f"there is no operator {written[:40]}; {near}", at)
     return name
 
 
@@ -370,14 +369,23 @@ def _folded(operator: str) -> str:
     return operator.removeprefix("$").replace("_", "").lower()
 
 
+def _check_depth(depth: int) -> None:
+    if depth > limits.FILTER_DEPTH_MAX:
+        raise _refused(f"the filter is nested more than {limits.FILTER_DEPTH_MAX} deep; write it flatter")
+
+
 def _refuse_others(document: dict[str, Any], known: tuple[str, ...], at: str) -> None:
     others = [key for key in document if key not in known]
     if others:
-        raise refusal(f"{others[0][:40]} is not understood here; there are {', '.join(known)}", _inside(at, others[0]))
+        raise _refused(f"{others[0][:40]} is not understood here; there are {', '.join(known)}", _inside(at, others[0]))
 
 
 def _all_of(parts: list[Filter]) -> Filter:
     return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _refused(message: str, at: str = "") -> JadeError:
+    return refusal(message, at or None)
 
 
 def _inside(at: str, key: str) -> str:
