@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.rest import raw
 from jadevectordb.gateway.rest.http import Request, Response, Route, decode, invalid, reply
-from jadevectordb.gateway.service.searching import FoundHit, SearchOptions, found, search
+from jadevectordb.gateway.service.searching import FoundHit, Included, SearchOptions, found, search
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.gateway.service.sessions import check_seen
 from jadevectordb.model.limits import SEARCH_BATCH_MAX
@@ -34,7 +34,7 @@ class BatchBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     k: Annotated[int, Meta(ge=1, le=10_000)] = 10
     filter: dict[str, Any] | None = None
     recall: Annotated[float, Meta(gt=0, le=1)] = 0.95
-    include: tuple[str, ...] = ("metadata",)
+    include: tuple[Included, ...] = ("metadata",)
 
 
 class SearchAnswer(msgspec.Struct, omit_defaults=True):

@@ -32,7 +32,7 @@ _NULL = msgspec.Raw(b"null")
 class OneVector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     values: list[float]
-    metadata: msgspec.Raw = _NULL  # an object, or null
+    metadata: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)  # an object, or null
     if_version: int | None = None
 
 
