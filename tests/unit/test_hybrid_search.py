@@ -265,6 +265,10 @@ def test_a_field_that_cannot_be_text_fails_and_says_so(world: World) -> None:
     assert status.status == FAILED
     assert status.error
     database.upsert(["free"], vectors[:1], [{"n": "nothing was declared"}])
+    for path in ("$x", "x" * 600):
+        with pytest.raises(JadeError) as caught:
+            world.bm25.build("db_1", database, field=path)
+        assert caught.value.code is ErrorCode.INVALID_ARGUMENT
     declared = world.store.create_database("db_2", 2, schema={"year": "integer"})
     with pytest.raises(JadeError) as caught:
         world.bm25.build("db_2", declared, field="year")

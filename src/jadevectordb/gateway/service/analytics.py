@@ -142,9 +142,12 @@ class Analytics:
                 troubled = True
 
     def forget(self, database: str) -> None:
-        """A database was dropped: its searches go with it."""
-        self.flush()
-        self._log.forget(database)
+        """A database was dropped: its searches go with it. Where the log can't be written they go with age."""
+        try:
+            self.flush()
+            self._log.forget(database)
+        except JadeError as error:
+            logger.warning("the searches of database %s, which was dropped, stay for now: %s", database, error)
 
     def close(self) -> None:
         """Write what is buffered and close the log. Idempotent."""

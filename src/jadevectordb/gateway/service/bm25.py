@@ -23,7 +23,7 @@ from jadevectordb.gateway.embedded.store import Store
 from jadevectordb.gateway.service.text_ranking import OF_VECTOR, TextFigures, figures_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_PER_REQUEST_MAX
-from jadevectordb.model.schema import FieldType, Schema
+from jadevectordb.model.schema import FieldType, Schema, parse_schema
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
 
@@ -205,7 +205,7 @@ class Bm25:
                     f"The field {field!r} is declared as {fields[field]}: a BM25 index needs a field of text.",
                     details={"field": field},
                 )
-            fields[field] = FieldType.TEXT
+            fields |= parse_schema({field: FieldType.TEXT}).fields  # raises for what can't be a field's path
             ours = True
         if fields != schema.fields:
             self._store.alter_database(database, schema=Schema(fields, schema.strict))

@@ -14,8 +14,8 @@ from jadevectordb.gateway.service.bm25 import BUILDING, COMPLETED, DEFAULT_FIELD
 from jadevectordb.gateway.service.services import Services
 
 _ALIASES: Mapping[str, str] = {
-    "textField": "field",
-    "text_field": "field",
+    "textField": "textField",
+    "text_field": "textField",
     "incremental": "incremental",
     "documents": "documents",
 }
@@ -33,7 +33,7 @@ def _built(services: Services, request: Request, field_default: str | None) -> R
     """field_default: indexed when neither a field nor documents are given; None = that of the last build."""
     fields = request.fields(_ALIASES)
     documents = _documents(fields) if "documents" in fields else None
-    field = text(fields, "field") or (None if documents is not None else field_default)
+    field = text(fields, "textField") or (None if documents is not None else field_default)
     incremental = flag(fields, "incremental", False)
     status = services.bm25.build(
         request.entry.id, request.entry.handle, field=field, documents=documents, keep_documents=incremental

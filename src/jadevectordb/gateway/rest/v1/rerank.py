@@ -36,16 +36,16 @@ _DOCUMENTS_ALIASES: Mapping[str, str] = {
     "diversity": "diversity",
 }
 _CONFIG_ALIASES: Mapping[str, str] = {
-    "modelName": "model",
-    "model_name": "model",
-    "batchSize": "batch_size",
-    "batch_size": "batch_size",
-    "scoreThreshold": "score_threshold",
-    "score_threshold": "score_threshold",
-    "combineScores": "combine_scores",
-    "combine_scores": "combine_scores",
-    "rerankWeight": "rerank_weight",
-    "rerank_weight": "rerank_weight",
+    "modelName": "modelName",
+    "model_name": "modelName",
+    "batchSize": "batchSize",
+    "batch_size": "batchSize",
+    "scoreThreshold": "scoreThreshold",
+    "score_threshold": "scoreThreshold",
+    "combineScores": "combineScores",
+    "combine_scores": "combineScores",
+    "rerankWeight": "rerankWeight",
+    "rerank_weight": "rerankWeight",
 }
 
 
@@ -135,15 +135,15 @@ def _get_config(services: Services, request: Request) -> Response:
 def _put_config(services: Services, request: Request) -> Response:
     fields = request.fields(_CONFIG_ALIASES)
     changes: dict[str, Any] = {}
-    if "model" in fields:
-        changes["model"] = text(fields, "model")
-    if "batch_size" in fields:
-        changes["batch_size"] = number(fields["batch_size"], "batchSize", 1, RERANK_BATCH_MAX)
-    for name in ("score_threshold", "rerank_weight"):
+    if "modelName" in fields:
+        changes["model"] = text(fields, "modelName")
+    if "batchSize" in fields:
+        changes["batch_size"] = number(fields["batchSize"], "batchSize", 1, RERANK_BATCH_MAX)
+    for name, meaning in (("scoreThreshold", "score_threshold"), ("rerankWeight", "rerank_weight")):
         if name in fields:
-            changes[name] = real(fields, name, None)
-    if "combine_scores" in fields:
-        changes["combine_scores"] = flag(fields, "combine_scores", True)
+            changes[meaning] = real(fields, name, None)
+    if "combineScores" in fields:
+        changes["combine_scores"] = flag(fields, "combineScores", True)
     services.rerank.configure(request.entry.id, changes)
     whole = _config(services, request.entry)
     names = ("modelName", "batchSize", "scoreThreshold", "combineScores", "rerankWeight")
