@@ -25,7 +25,7 @@ from tests.telemetry_world import HandClock, telemetry_of, watched
 
 import jadevectordb as jade
 from jadevectordb.adapters.os_host import OsHost
-from jadevectordb.cli.main import commands
+from jadevectordb.cli import serve
 from jadevectordb.gateway.rest.routes import all_routes
 from jadevectordb.gateway.service.telemetry import Telemetry
 from jadevectordb.model.errors import ErrorCode
@@ -37,6 +37,7 @@ DEPLOY = ROOT / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "jadevectordb.json").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMMANDS = {command.name: command for command in serve.COMMANDS}
 VARIABLES = {variable_of(name) for name in names()}
 FROM_PROMETHEUS = {"instance", "job"}  # labels that scraping adds
 
@@ -186,7 +187,7 @@ def test_dockerfile() -> None:
     program = json.loads(last["HEALTHCHECK"].partition("CMD ")[2])
     compile(program[2], "healthcheck", "exec")
     assert [*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])] == ["jade", "serve"]
-    assert "serve" in commands.commands
+    assert "serve" in COMMANDS
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for name, arguments in steps:
         if name == "COPY" and "--from" not in arguments:
@@ -239,7 +240,7 @@ def test_systemd_unit() -> None:
     unit.read(DEPLOY / "systemd" / "jadevectordb.service")
     program, command, *arguments = shlex.split(unit["Service"]["ExecStart"])
     assert Path(program).name == "jade"
-    flags = {flag for parameter in commands.commands[command].params for flag in parameter.opts}
+    flags = {flag for parameter in COMMANDS[command].params for flag in parameter.opts}
     assert {argument for argument in arguments if argument.startswith("--")} <= flags
     data = arguments[arguments.index("--data") + 1]
     assert data == f"/var/lib/{unit['Service']['StateDirectory']}"
