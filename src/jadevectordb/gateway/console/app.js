@@ -6,6 +6,7 @@ import { Api } from "./api.js";
 import { fill, h } from "./dom.js";
 import { problem } from "./forms.js";
 import { History } from "./history.js";
+import { heading } from "./parts.js";
 import { account } from "./pages/account.js";
 import { database } from "./pages/database.js";
 import { databases } from "./pages/databases.js";
@@ -94,7 +95,7 @@ class Console {
       const params = match(pattern, path);
       if (params) return void this.draw(page, { path, title, params, query: new URLSearchParams(query) });
     }
-    this.draw((page) => fill(page.main, problem(new Error(`The console has no page "${path}": choose one from the navigation.`))), { path });
+    this.draw((page) => fill(page.main, heading("No such page", `The console has no page "${path}": choose one from the navigation.`)), { path });
   }
 
   draw(page, place) {

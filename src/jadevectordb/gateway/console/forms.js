@@ -114,7 +114,7 @@ export function check(label, props) {
 
 /** A form whose submit runs `act` once at a time; errors that no field has shown appear above the buttons. */
 export function form(parts, { submit, act, danger = false, extra = [] }) {
-  const failure = h("div", { class: "form-failure", role: "alert" });
+  const failure = h("div", { class: "form-failure" });
   const button = h("button", { type: "submit", class: danger ? "danger" : "primary" }, submit);
   const element = h("form", { novalidate: true }, parts, failure, h("div", { class: "buttons" }, button, extra));
   element.addEventListener("submit", async (event) => {

@@ -13,7 +13,11 @@ const WAIT_S = 60;
 export async function database(page) {
   const { api, signal } = page;
   const path = (rest) => databasePath(page.params.db, rest);
-  await load(page, page.main, () => api.get(path(""), { signal }), (found) => {
+  const title = heading("Database");
+  const box = h("div", {});
+  fill(page.main, title, box);
+  await load(page, box, () => api.get(path(""), { signal }), (found) => {
+    title.remove();
     const stats = h("div", {});
     const grants = h("div", {});
     const failure = h("div", {});

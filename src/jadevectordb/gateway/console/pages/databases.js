@@ -63,7 +63,7 @@ export function dropDialog(page, database, done) {
 }
 
 function createDialog(page) {
-  const name = new Field("Name", textInput({ name: "name" }), { hint: "What people call it." });
+  const name = new Field("Name", textInput({ name: "database-name" }), { hint: "What people call it." });
   const dimension = new Field("Dimension", h("input", { type: "number", name: "dimension", min: 1, max: 4096, value: "384", inputmode: "numeric" }),
     { hint: "How many numbers a vector has: that of your embedding model." });
   const metric = new Field("Metric", select(METRICS, "cosine", { name: "metric" }));

@@ -13,7 +13,7 @@ const LEVELS = [["debug", "all"], ["info", "info and above"], ["warning", "warni
 
 export function logs(page) {
   const level = new Field("Level", select(LEVELS, "debug", { name: "level" }));
-  const contains = new Field("Contains", h("input", { type: "search", name: "contains", autocomplete: "off", spellcheck: "false" }));
+  const contains = new Field("Contains", h("input", { type: "search", name: "log-text", autocomplete: "off", spellcheck: "false" }));
   const limit = new Field("Lines", select(["100", "200", "500", "1000"], "200", { name: "limit" }));
   const follow = check("Follow", { name: "follow", checked: true });
   const box = h("div", { class: "results" });

@@ -75,7 +75,7 @@ function place(error, filter, query) {
 /** The part of the form that says what to look for. */
 function queryFields(page, current) {
   const vector = new JsonField("Query vector", { rows: 3, placeholder: "[0.12, -0.03, …]" });
-  const id = new Field("Like the vector with id", textInput({ name: "id" }), { hint: "The vector itself is left out of the results." });
+  const id = new Field("Like the vector with id", textInput({ name: "vector-id" }), { hint: "The vector itself is left out of the results." });
   const text = new Field("Words", textInput({ name: "text" }));
   const alpha = new Field("Share of the vector", h("input", { type: "number", name: "alpha", min: 0, max: 1, step: 0.05, value: "0.5" }), { hint: "0: words alone, 1: vector alone. Only for weighted fusion." });
   const fusion = new Field("Fusion", select([["rrf", "by rank (rrf)"], ["weighted", "weighted scores"]], "rrf", { name: "fusion" }));

@@ -27,7 +27,7 @@ const link = (database, id) => `#/vectors?db=${encodeURIComponent(database.id)}$
 function browser(page, database, options) {
   const box = h("div", { class: "results" });
   const chooser = new Field("Database", select(options, database.id, { name: "database", onchange: (event) => page.go(`#/vectors?db=${encodeURIComponent(event.target.value)}`) }));
-  const wanted = new Field("Go to id", textInput({ name: "id" }));
+  const wanted = new Field("Go to id", textInput({ name: "vector-id" }));
   const filter = new JsonField("Filter (optional)", { rows: 2, placeholder: '{"field": "value"}' });
   filter.input.name = "filter";
   const cursors = [null]; // of the pages so far; the last is the one shown
