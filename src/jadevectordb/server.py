@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import secrets
@@ -271,6 +272,10 @@ def _announce(server: Server) -> None:
         parts.append(f"gRPC {server.settings.server.host}:{server.services.grpc_port}")
     parts += [f"console {server.url}/console", f"data {Path(server.settings.server.data).resolve()}"]
     sys.stdout.write(f"JadeVectorDB {server.services.version} is ready: {' · '.join(parts)}\n")
+    token = server.services.access.setup_token
+    if token is not None:
+        body = json.dumps({"token": token, "username": "...", "password": "..."})
+        sys.stdout.write(f"No admin yet. Make the first one, once: POST {server.url}/v2/setup {body}\n")
     if server.settings.auth.is_open:
         sys.stdout.write("Open mode: everyone on this machine acts as an admin. For development only.\n")
     sys.stdout.flush()

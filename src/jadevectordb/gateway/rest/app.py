@@ -17,7 +17,8 @@ from typing import Any
 from jadevectordb.gateway.access.operations import OPERATIONS, Operation, Scope, check
 from jadevectordb.gateway.access.principals import ANONYMOUS
 from jadevectordb.gateway.rest.errors import error_response, internal_error, problem
-from jadevectordb.gateway.rest.http import JSON, RAW, Request, Response, Route
+from jadevectordb.gateway.rest.http import Request, Response, Route
+from jadevectordb.gateway.rest.perimeter import Perimeter
 from jadevectordb.gateway.rest.router import Found, OtherMethods, Router
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -25,7 +26,6 @@ from jadevectordb.model.limits import REQUESTS_WAITING_MAX
 
 logger = logging.getLogger("jadevectordb.http")
 Scope_ = dict[str, Any]
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _FILTERED_COST = 4  # how much dearer than a plain search one with a filter or words may be
 
 
@@ -52,8 +52,8 @@ class Application:
         self._settings = services.settings
         self._threads = ThreadPoolExecutor(services.settings.server.threads, thread_name_prefix="jade-request")
         self._waiting = 0
-        self._origins = frozenset(services.settings.cors.origins)
-        self.draining = False
+        self._perimeter = Perimeter(services.settings)
+        self._tracing = services.telemetry.tracing
         for route in self.routes:
             assert route.operation in OPERATIONS, f"{route.method} {route.template}: no operation {route.operation!r}"
 
@@ -68,15 +68,16 @@ class Application:
             if isinstance(found, Found):
                 route = found.route
                 request.params = found.params
-                refusal = self._refuse(request)
+                refusal = self._perimeter.refuse(request)
                 if refusal is not None:
                     return self._finished(refusal, request, None)
+                request.client = self._perimeter.client_of(request)
                 inline = route.inline and not request.headers.get("authorization", "")[:5].lower().startswith("basic")
                 if inline and route.operation == "search":
                     inline = self._is_cheap(request)
                 return Matched(request, route, OPERATIONS[route.operation], inline)
             if request.method == "OPTIONS" and found is not None:
-                return self._preflight(request)
+                return self._finished(self._perimeter.preflight(request), request, None)
             if isinstance(found, OtherMethods):
                 allow = ", ".join(found.allowed)
                 answer = problem(
@@ -98,27 +99,22 @@ class Application:
             cost_us *= _FILTERED_COST
         return cost_us < self._settings.server.inline_search_us
 
-    def _refuse(self, request: Request) -> Response | None:
-        if self.draining and request.path != "/health":
-            return problem(503, "The server is stopping: retry in a moment.", headers=(("connection", "close"),))
-        if request.body and request.method in _WITH_BODY:
-            media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media and media not in (JSON, RAW) and not media.endswith("+json"):
-                return problem(
-                    415,
-                    f"Send the header Content-Type: {JSON} (or {RAW} where vectors go raw), not {media!r:.80}; "
-                    f"with curl: -H 'Content-Type: {JSON}'.",
-                )
-        origin = request.headers.get("origin")
-        if origin and self._settings.auth.is_open and not self._own_origin(request, origin):
-            return problem(403, "In open mode, requests from other web origins are refused.")
-        return None
-
-    def _own_origin(self, request: Request, origin: str) -> bool:
-        return origin in self._origins or origin.partition("://")[2] == request.headers.get("host")
-
     def run(self, matched: Matched) -> Response:
         """Authenticate, check, handle. Never raises. May wait, unless the route is inline."""
+        if not self._tracing.is_on:
+            return self._handled(matched)
+        headers = matched.request.headers
+        with self._tracing.request(
+            matched.request.method,
+            matched.route.template,
+            headers.get("traceparent", ""),
+            headers.get("tracestate", ""),
+        ) as span:
+            answer = self._handled(matched)
+            span.finish(answer.status)
+        return answer
+
+    def _handled(self, matched: Matched) -> Response:
         request = matched.request
         try:
             self._admit(matched)
@@ -156,30 +152,24 @@ class Application:
         if operation.name != "health":
             headers = request.headers
             authorization, api_key = headers.get("authorization"), headers.get("x-api-key")
-            self._check_host(request)
             request.principal = access.gatekeeper.authenticate(authorization, api_key, request.client)
             access.limits.admit(request.principal, request.client, operation.name)
+            if (
+                operation.name == "metrics"
+                and request.principal is ANONYMOUS
+                and self._perimeter.may_scrape(request.client)
+            ):
+                return
         if operation.scope is Scope.DATABASE:
             request.database = self.services.catalog.resolve(_database_in(request), request.principal, operation)
         else:
             check(operation, request.principal, None)
 
-    def _check_host(self, request: Request) -> None:
-        """In open mode only loopback names are answered: a web page can't reach the server under a name of its own."""
-        if self._settings.auth.is_open:
-            host = request.headers.get("host", "localhost").rpartition("]")[2] or "localhost"
-            name = host.partition(":")[0] if not request.headers.get("host", "").startswith("[") else "localhost"
-            if name not in ("localhost", "127.0.0.1", ""):
-                raise JadeError(ErrorCode.FORBIDDEN, "In open mode the server answers only under a loopback name.")
-
     def _finished(self, answer: Response, request: Request, matched: Matched | None) -> Response:
         extra = [("x-request-id", request.request_id)]
         if request.ignored_fields:
             extra.append(("x-ignored-fields", _header_text(",".join(request.ignored_fields))))
-        origin = request.headers.get("origin")
-        if origin in self._origins:
-            extra += [("access-control-allow-origin", origin or ""), ("vary", "origin"),
-                      ("access-control-expose-headers", "x-request-id,x-query-id,x-jade-session,retry-after")]  # fmt: skip
+        extra += self._perimeter.cors_headers(request)
         answer.headers = (*answer.headers, *extra)
         template = "(none)" if matched is None else matched.route.template
         seconds = 0.0 if matched is None else time.perf_counter() - matched.started
@@ -187,17 +177,6 @@ class Application:
             template, request.method, answer.status, seconds, len(request.body), len(answer.body)
         )
         return answer
-
-    def _preflight(self, request: Request) -> Response:
-        origin = request.headers.get("origin", "")
-        if origin not in self._origins:
-            return self._finished(problem(403, "This origin is not configured (cors.origins)."), request, None)
-        headers = (
-            ("access-control-allow-methods", "GET,POST,PUT,PATCH,DELETE"),
-            ("access-control-allow-headers", "authorization,content-type,x-api-key,x-jade-session,x-request-id"),
-            ("access-control-max-age", "600"),
-        )
-        return self._finished(Response(200, b"{}", headers=headers), request, None)
 
     # In a thread
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
-from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.rest.http import Request, Response, Route, iso, reply
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import JadeError
@@ -108,15 +106,6 @@ def _status(services: Services, request: Request) -> Response:
 
 def _metrics(services: Services, request: Request) -> Response:
     return Response(200, services.telemetry.render_prometheus(), _PROMETHEUS)
-
-
-def may_scrape(services: Services, principal: Principal, client: str) -> bool:
-    """Whether /metrics is open to this address without a credential (auth.metrics_allow)."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return False
-    return any(address in ipaddress.ip_network(one, strict=False) for one in services.settings.auth.metrics_allow)
 
 
 def _shutdown(services: Services, request: Request) -> Response:
