@@ -68,8 +68,11 @@ class VectorIndex(Protocol):
         """Memory of this process that the index takes beyond the page cache."""
         ...
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
-        """About how many microseconds a search for `K_TYPICAL` hits at the default recall takes here, all rows allowed."""
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
+        """About how many microseconds a search for `K_TYPICAL` hits at the default recall takes here.
+
+        has_dead: all rows may be found but for some.
+        """
         ...
 
     def search(

@@ -32,6 +32,8 @@ REGION_SHARES = (0.05, 0.1, 0.25, 0.1)  # of the block, one filter each
 REGION_ROWS_MAX = 32_768
 REGION_SAMPLE_ROWS = 100
 TIES_SPARE = 16  # neighbours fetched beyond k, to see ties that reach past it
+_CACHED_BYTES = 12 << 20  # rows that a second search may still find in the processor's cache
+_DEAD_BITS_ROW_NS = 50.0  # packed bits are compared one row at a time where some rows are dead
 COVERAGE_MAX = 0.9995  # lists beyond those that hold this share of the nearest are not searched when calibrating
 
 
@@ -83,11 +85,15 @@ def costs_of(row_width: int, code_count: int) -> Costs:
     )
 
 
-def exact_cost_us(block: RowBlock, row_count: int | None = None) -> float:
+def exact_cost_us(block: RowBlock, *, has_dead: bool, row_count: int | None = None) -> float:
     """About what comparing every row of a block takes, in microseconds. row_count: only so many from its first."""
     rows = block.row_count if row_count is None else row_count
-    width_ns = 0.02 if block.space.metric is Metric.HAMMING else 0.1
-    return 5 + rows * (3.0 + width_ns * block.space.row_width) / 1000
+    width = block.space.row_width
+    if block.space.metric is Metric.HAMMING:
+        row_ns = 3.0 + 0.02 * width + (_DEAD_BITS_ROW_NS if has_dead else 0.0)
+    else:
+        row_ns = 3.0 + (0.1 if 4 * rows * width <= _CACHED_BYTES else 0.16) * width
+    return 5 + rows * row_ns / 1000
 
 
 def inverse_list_costs(sizes: npt.NDArray[np.float32], costs: Costs) -> npt.NDArray[np.float32]:

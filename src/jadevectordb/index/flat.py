@@ -29,9 +29,9 @@ class FlatIndex:
     def memory_bytes(self) -> int:
         return 0
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
         del overrides
-        return exact_cost_us(self._block)
+        return exact_cost_us(self._block, has_dead=has_dead)
 
     def search(
         self,

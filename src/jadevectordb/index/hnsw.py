@@ -45,6 +45,7 @@ DEFAULT_BUILD_BREADTH = 200
 _SAMPLE_ROWS = 500
 _KS = (10, 100)
 _BREADTHS = (10, 14, 20, 28, 40, 56, 80, 100, 120, 160, 200, 280, 400, 560, 800, 1200, 1600, 2400)
+_DEAD_US = 20.0  # what leaving dead rows out adds to a search, about
 _SPARE = 8  # neighbours asked for beyond k, to settle ties
 _FILTER_SHARE_MIN = 0.05  # a filter that leaves less is answered by comparing the allowed rows
 _FILTER_ASKED_MAX = 2000
@@ -166,12 +167,12 @@ class HnswIndex(CandidateIndex):
         similarities, rows = self._block.top_of(query, candidates, k)
         return Found(similarities, rows, Plan("index", "graph", len(candidates), ef_search=breadth))
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
         breadth = overrides.ef_search or self._breadth(RECALL_DEFAULT, K_TYPICAL)
         if breadth is None or overrides.exact:
-            return exact_cost_us(self._block)
+            return exact_cost_us(self._block, has_dead=has_dead)
         compared = max(breadth, K_TYPICAL + _SPARE) * self._links
-        return 10 + compared * (0.02 + 0.0002 * self._block.space.row_width)
+        return 10 + (_DEAD_US if has_dead else 0.0) + compared * (0.02 + 0.0002 * self._block.space.row_width)
 
     def _breadth(self, recall: float, k: int) -> int | None:
         at = bisect.bisect_left(TARGETS, recall - 1e-9)

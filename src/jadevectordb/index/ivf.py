@@ -42,6 +42,7 @@ from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 
+_DEAD_US = 15.0  # what leaving dead rows out adds to a search, about
 _SETTINGS_MAX = 256  # (recall, k) pairs whose setting is kept ready
 _EXACT_ROWS_ALWAYS = 1000  # so few allowed rows are compared at once, without a thought
 _EVEN_MIN, _EVEN_MAX = (
@@ -91,14 +92,15 @@ class IvfIndex(BlockIndex):
             table = self._index.precomputed_table.nbytes()
         return self._centroids.nbytes + self._sizes.nbytes + table + self._codes_bytes
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
         setting = self._setting(RECALL_DEFAULT, K_TYPICAL)
         nprobe = overrides.nprobe or (setting.nprobe if setting else 0)
         if overrides.exact or not nprobe:
-            return exact_cost_us(self._block)
+            return exact_cost_us(self._block, has_dead=has_dead)
         count = overrides.candidates or (setting.candidates if setting else 20 * K_TYPICAL)
         nprobe = min(nprobe, self._lists)
-        return self._index_cost_ns(nprobe, nprobe * self.row_count / self._lists, count) / 1000
+        cost_ns = self._index_cost_ns(nprobe, nprobe * self.row_count / self._lists, count)
+        return cost_ns / 1000 + (_DEAD_US if has_dead else 0.0)
 
     # ------------------------------------------------------------------ search
 

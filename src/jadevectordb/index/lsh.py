@@ -36,6 +36,7 @@ _KS = (10, 100)
 _CANDIDATES_SHARE_MAX = 0.25  # of the block: beyond it an exact search is as fast
 _CHUNK_ROWS = 16384
 _FEW_ROWS = 1000
+_DEAD_ROW_NS = 15.0  # codes are gathered before they are scanned where some rows are dead
 _WORD_BITS = 64
 
 
@@ -174,12 +175,13 @@ class LshIndex(CandidateIndex):
         similarities, rows = self._block.top_of(query, candidates, k)
         return Found(similarities, rows, Plan("index", "differing bits", count))
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
         count = overrides.candidates or self._count(RECALL_DEFAULT, K_TYPICAL)
         if overrides.exact or count is None or count > _CANDIDATES_SHARE_MAX * self.row_count:
-            return exact_cost_us(self._block)
+            return exact_cost_us(self._block, has_dead=has_dead)
         candidate_ns = costs_of(self._block.space.row_width, 0).candidate_ns
-        return 15 + self.row_count * (0.004 + 0.000025 * self._codes.shape[1]) + count * candidate_ns / 1000
+        row_ns = 4.0 + 0.025 * self._codes.shape[1] + (_DEAD_ROW_NS if has_dead else 0.0)
+        return 15 + (self.row_count * row_ns + count * candidate_ns) / 1000
 
     @staticmethod
     def _scan(code: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int64]:

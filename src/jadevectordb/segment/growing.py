@@ -147,9 +147,9 @@ class GrowingView:
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
         del overrides  # exact whatever is asked
-        return exact_cost_us(self.segment.block, self.row_count)
+        return exact_cost_us(self.segment.block, has_dead=has_dead, row_count=self.row_count)
 
     def blame(self, error: Exception) -> Exception:
         return error  # rows in memory: no file is to blame

@@ -103,7 +103,7 @@ class SegmentReader(Protocol):
         """Position in ids -> rows that carry the id, dead ones included."""
         ...
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
         """About how many microseconds a search without filter takes here."""
         ...
 

@@ -184,8 +184,8 @@ class SealedSegment:
         except UNREADABLE as error:
             raise self.blame(error) from error
 
-    def cost_us(self, overrides: SearchOverrides) -> float:
-        return self.index.cost_us(overrides)
+    def cost_us(self, overrides: SearchOverrides, *, has_dead: bool) -> float:
+        return self.index.cost_us(overrides, has_dead=has_dead)
 
     def blame(self, error: Exception) -> Exception:
         try:

@@ -26,7 +26,6 @@ _NO_OVERRIDES = SearchOverrides()
 _PARTS_LOOKED_AT_MAX = 64
 _SEARCH_US = 12.0  # a search over nothing,
 _PART_US = 10.0  # and for each part what its index does not count: its call, its hits, the merge
-_TOMBSTONES_US = 15.0
 
 
 class Opening:
@@ -88,7 +87,7 @@ class Opening:
         if len(parts) > _PARTS_LOOKED_AT_MAX:  # slow for sure; to say how slow would itself take too long
             return cost_us + _PART_US * len(parts)
         for part in parts:
-            cost_us += part.reader.cost_us(overrides) + (0.0 if part.alive is None else _TOMBSTONES_US)
+            cost_us += part.reader.cost_us(overrides, has_dead=part.alive is not None)
         return cost_us
 
 
