@@ -106,7 +106,8 @@ class Server:
         )  # fmt: skip
         self._closers.append(alerts.close)
         lifecycle = Lifecycle(
-            catalog.every, metadata, clock, FileArchive(data / "archive"), sweep_s=settings.retention.sweep_s
+            catalog.every, metadata, clock, FileArchive(data / "archive"), sweep_s=settings.retention.sweep_s,
+            deleted=bm25.forget_vectors,
         )  # fmt: skip
         self._closers.append(lifecycle.close)
         telemetry = Telemetry(

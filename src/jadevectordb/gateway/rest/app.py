@@ -54,6 +54,7 @@ class Application:
         self._waiting = 0
         self._perimeter = Perimeter(services.settings)
         self._tracing = services.telemetry.tracing
+        services.telemetry.watch_in_flight("rest", lambda: self._waiting)
         for route in self.routes:
             assert route.operation in OPERATIONS, f"{route.method} {route.template}: no operation {route.operation!r}"
 
@@ -109,8 +110,10 @@ class Application:
             matched.route.template,
             headers.get("traceparent", ""),
             headers.get("tracestate", ""),
+            {"jade.request_id": matched.request.request_id},
         ) as span:
-            answer = self._handled(matched)
+            with self._tracing.span(matched.operation.name):
+                answer = self._handled(matched)
             span.finish(answer.status)
         return answer
 

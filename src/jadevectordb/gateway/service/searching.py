@@ -15,6 +15,7 @@ from jadevectordb.gateway.embedded.hits import Hits, Item
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.numbers import shortest
 from jadevectordb.gateway.service.services import Services
+from jadevectordb.gateway.service.tracing import traced_search
 from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
@@ -42,6 +43,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     explain: bool = False
 
 
+_OBSERVED = frozenset({"k", "filter", "recall"})
 _ENGINE_NAMES = tuple(
     name for name in SearchOptions.__struct_fields__ if name not in ("include", "k", "filter", "recall")
 )
@@ -125,7 +127,12 @@ def search(
             arguments["id"] = vector_id
         if text is not None:
             arguments["text"] = text
-        hits = entry.handle.search(vector, **arguments)
+        tracing = services.telemetry.tracing
+        hits = (
+            traced_search(tracing, entry.handle, vector, arguments)
+            if tracing.is_on
+            else entry.handle.search(vector, **arguments)
+        )
         return hits, query_id
     except JadeError as failure:
         error = str(failure.code)
@@ -147,7 +154,8 @@ def search(
             fusion=options.fusion if kind == "hybrid" else "",
             alpha=options.alpha if kind == "hybrid" else None,
         )
-        if hits is not None and vector is not None and text is None:
+        if hits is not None:
             services.telemetry.observe_search(
-                entry, vector, options.k, options.filter if node is None else node, options.recall, hits, seconds
-            )
+                entry, vector, options.k, arguments.get("filter"), options.recall, hits, seconds,
+                options={name: value for name, value in arguments.items() if name not in _OBSERVED},
+            )  # fmt: skip

@@ -14,7 +14,9 @@ _LENGTH_MAX = 32_768
 
 
 def token_of(database_id: str, sequences: Mapping[int, int]) -> str:
-    return f"{database_id}~{','.join(f'{shard}.{sequence}' for shard, sequence in sequences.items())}" if sequences else ""
+    return (
+        f"{database_id}~{','.join(f'{shard}.{sequence}' for shard, sequence in sequences.items())}" if sequences else ""
+    )
 
 
 def check_seen(token: str, entry: Entry) -> None:
@@ -39,4 +41,6 @@ def check_seen(token: str, entry: Entry) -> None:
 
 
 def _malformed() -> JadeError:
-    return JadeError(ErrorCode.INVALID_ARGUMENT, "The session token is malformed: send back what a write answered, or none.")
+    return JadeError(
+        ErrorCode.INVALID_ARGUMENT, "The session token is malformed: send back what a write answered, or none."
+    )
