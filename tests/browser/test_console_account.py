@@ -132,3 +132,22 @@ def test_open_mode_needs_no_sign_in_and_a_dead_server_is_told(visit: Open, tmp_p
         expect(page.get_by_role("alert").filter(has_text="cannot be reached. Is it running?")).to_be_visible()
         page.get_by_role("link", name="Databases").click()
         expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_the_first_administrator_is_made_with_the_token_that_the_server_printed(visit: Open, tmp_path: Path) -> None:
+    with serving(tmp_path / "fresh", auth="required") as own:
+        assert own.process.stdout is not None
+        printed = re.search(r"jadesetup_[\w.-]+", own.process.stdout.readline())
+        assert printed is not None
+        page = visit("/console", server=own)
+        page.get_by_label("First start").check()
+        page.get_by_label("Setup token").fill("jadesetup_guessed")
+        page.get_by_label("User name").fill("root")
+        page.get_by_label("Password").last.fill("a first password")
+        make = page.get_by_role("button", name="Make the first administrator")
+        make.click()
+        expect(page.get_by_role("alert").filter(has_text="the setup token is wrong")).to_be_visible()
+        page.get_by_label("Setup token").fill(printed[0])
+        make.click()
+        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+        expect(page.get_by_role("link", name="Users")).to_be_visible()

@@ -9,6 +9,8 @@ import { exampleOf, schemaView } from "./schema.js";
 import { tryForm } from "./try_it.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
+const RESOURCES = new Set(["vectors", "search", "indexes", "bm25-index", "analytics", "lifecycle", "reranking"]); // of a database
+const FIRST = ["databases, v2", "vectors, v2", "search, v2"];
 const find = (id) => document.getElementById(id);
 const api = new Api();
 
@@ -56,28 +58,29 @@ function draw(description) {
   document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 }
 
-/** Group name -> operations: by tag, else by what the path is about. */
+/** Group name -> operations, by what their path is about; the native API first. */
 function grouped(description) {
   const groups = new Map();
   for (const [path, item] of Object.entries(description.paths ?? {})) {
     for (const method of METHODS) {
       const operation = item[method];
       if (!operation) continue;
-      const name = operation.tags?.[0] ?? groupOf(path);
+      const name = groupOf(path);
       const parameters = [...(item.parameters ?? []), ...(operation.parameters ?? [])];
       const text = `${method} ${path} ${operation.summary ?? ""} ${name}`.toLowerCase();
       if (!groups.has(name)) groups.set(name, []);
       groups.get(name).push({ ...operation, path, method, parameters, text });
     }
   }
-  return groups;
+  const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : name.endsWith("v2") ? 10 : name === "server" ? 11 : 12);
+  return new Map([...groups].sort(([a], [b]) => rank(a) - rank(b)));
 }
 
 function groupOf(path) {
   const parts = path.split("/").filter(Boolean);
-  const version = /^v\d+$/.test(parts[0]) ? parts.shift() : "";
-  const named = parts.filter((part) => !part.startsWith("{"));
-  return `${named[0] ?? "server"} ${version}`.trim();
+  if (!/^v\d+$/.test(parts[0])) return "server";
+  const [version, resource, , part] = parts;
+  return `${resource === "databases" && RESOURCES.has(part) ? part : resource}, ${version}`;
 }
 
 const slug = (name) => name.toLowerCase().replace(/[^a-z0-9]+/g, "-");

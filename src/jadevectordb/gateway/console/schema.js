@@ -35,7 +35,7 @@ function limits(schema) {
   if (schema.exclusiveMaximum !== undefined) said.push(`< ${schema.exclusiveMaximum}`);
   if (schema.minLength !== undefined || schema.maxLength !== undefined) said.push(`${schema.minLength ?? 0} to ${schema.maxLength ?? "any number of"} characters`);
   if (schema.minItems !== undefined || schema.maxItems !== undefined) said.push(`${schema.minItems ?? 0} to ${schema.maxItems ?? "any number of"} items`);
-  if (schema.default !== undefined) said.push(`default ${JSON.stringify(schema.default)}`);
+  if (schema.default !== undefined && schema.default !== null) said.push(`default ${JSON.stringify(schema.default)}`);
   return said.join(", ");
 }
 
@@ -73,7 +73,7 @@ function fields(description, object, depth) {
   }));
 }
 
-/** A value that fits the schema: required fields, and those without a default that say something. */
+/** A value to begin from: of an object its required fields, which may be none. */
 export function exampleOf(description, given, depth = 0) {
   const schema = resolve(description, given);
   if (schema.examples?.length) return schema.examples[0];
@@ -84,9 +84,8 @@ export function exampleOf(description, given, depth = 0) {
   const choice = (choices(schema) ?? []).find((one) => !isNull(resolve(description, one)));
   if (choice) return depth > DEPTH_MAX ? null : exampleOf(description, choice, depth + 1);
   if (schema.properties) {
-    const required = new Set(schema.required ?? []);
-    const named = Object.entries(schema.properties).filter(([name]) => required.size === 0 || required.has(name));
-    return depth > DEPTH_MAX ? {} : Object.fromEntries(named.map(([name, one]) => [name, exampleOf(description, one, depth + 1)]));
+    const required = depth > DEPTH_MAX ? [] : schema.required ?? [];
+    return Object.fromEntries(required.map((name) => [name, exampleOf(description, schema.properties[name], depth + 1)]));
   }
   switch (Array.isArray(schema.type) ? schema.type[0] : schema.type) {
     case "array": return schema.items && depth <= DEPTH_MAX ? [exampleOf(description, schema.items, depth + 1)] : [];

@@ -6,6 +6,7 @@ import { Field, form, JsonField, textInput } from "./forms.js";
 import { parseExact } from "./json_places.js";
 import { badge, jsonBlock } from "./parts.js";
 
+const WITH_BODY = new Set(["post", "put", "patch"]);
 const SHOWN_CHARACTERS_MAX = 100_000;
 
 export function tryForm(api, operation, parameters, example) {
@@ -13,7 +14,8 @@ export function tryForm(api, operation, parameters, example) {
     const field = new Field(`${parameter.name}${parameter.in === "query" ? " (query)" : ""}`, textInput({ name: parameter.name }));
     return { parameter, field };
   });
-  const body = example === undefined ? null : new JsonField("Body", { rows: 6, value: JSON.stringify(example, null, 2) });
+  const begun = example === undefined ? "" : JSON.stringify(example, null, 2);
+  const body = example === undefined && !WITH_BODY.has(operation.method) ? null : new JsonField("Body", { rows: Math.min(16, begun.split("\n").length + 2), value: begun });
   const answer = h("div", { "aria-live": "polite" });
   const asked = form([
     inputs.length ? h("div", { class: "columns" }, inputs.map(({ field }) => field.element)) : null, body?.element,
