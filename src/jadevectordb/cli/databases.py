@@ -1,57 +1,80 @@
-"""Commands about which databases there are: databases, create, drop, stats."""
+"""Commands about which databases there are: databases, create, drop, stats. In a folder or on a server."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import jadevectordb as jade
 from jadevectordb.cli import terminal
-from jadevectordb.cli.arguments import (
-    JSON,
+from jadevectordb.cli.arguments import json_value
+from jadevectordb.cli.output import TABLE, format_option, show_facts, show_plain, show_records
+from jadevectordb.cli.places import (
+    Place,
+    PlaceCommand,
     check_known,
-    folder_argument,
-    format_option,
-    json_value,
+    connection_options,
+    is_curl,
     name_argument,
     open_store,
+    place_argument,
 )
+from jadevectordb.client import Client
+from jadevectordb.client import Stats as RemoteStats
 from jadevectordb.model.limits import DIMENSION_MAX, SHARDS_MAX
 
+if TYPE_CHECKING:
+    from jadevectordb.cli.places import AnyStore
 
-@click.command("databases")
-@folder_argument
+
+@click.command("databases", cls=PlaceCommand)
+@place_argument
+@connection_options()
 @format_option
-def list_databases(folder: Path, output: str) -> None:
-    """List the databases of FOLDER."""
-    with open_store(folder) as store:
-        found = [_row(store, name) for name in store.databases()]
-    if output == JSON:
-        terminal.print_json(found)
-    elif not found:
-        click.echo(f"No databases in {folder} yet.")
-    else:
-        columns = ("name", "vectors", "dimension", "metric", "index", "shards")
-        rows = ([row[column] for column in columns] for row in found)
-        terminal.console().print(terminal.table(columns, rows, right=("vectors", "dimension", "shards")))
+def list_databases(place: Place, output: str) -> None:
+    """List the databases of a folder or server."""
+    with open_store(place) as store:
+        found = _rows(store)
+    columns = ("name", "vectors", "dimension", "metric", "index", "shards")
+    numbers = ("vectors", "dimension", "shards")
+    show_records(output, found, columns, right=numbers, nothing=f"No databases in {place} yet.")
 
 
-def _row(store: jade.Store, name: str) -> dict[str, object]:
-    config = store.describe(name)
-    return {
-        "name": name,
-        "vectors": store.database(name).count(),
-        "dimension": config.dimension,
-        "metric": str(config.metric),
-        "index": str(config.index),
-        "shards": config.shards,
-    }
+def _rows(store: AnyStore) -> list[dict[str, Any]]:
+    """Of a server also who they belong to: there, names need not be unique."""
+    if isinstance(store, Client):
+        names = (
+            "name",
+            "vectors",
+            "dimension",
+            "metric",
+            "index",
+            "shards",
+            "id",
+            "owner",
+            "description",
+            "created_at",
+        )
+        return [{name: getattr(info, name) for name in names} for info in store.describe_all()]
+    rows = []
+    for name in store.databases():
+        config = store.describe(name)
+        rows.append(
+            {
+                "name": name,
+                "vectors": store.database(name).count(),
+                "dimension": config.dimension,
+                "metric": str(config.metric),
+                "index": str(config.index),
+                "shards": config.shards,
+            }
+        )
+    return rows
 
 
-@click.command()
-@folder_argument
+@click.command(cls=PlaceCommand)
+@place_argument
 @name_argument
 @click.option(
     "--dimension", type=click.IntRange(1, DIMENSION_MAX), required=True, help="Values of a vector (bits under hamming)."
@@ -78,8 +101,10 @@ def _row(store: jade.Store, name: str) -> dict[str, object]:
     help='Metadata fields with their types, such as \'{"year": "integer", "body": "text"}\'.',
 )
 @click.option("--strict", is_flag=True, help="Refuse metadata fields that the schema doesn't declare.")
+@connection_options()
+@format_option
 def create(
-    folder: Path,
+    place: Place,
     name: str,
     dimension: int,
     metric: str,
@@ -87,68 +112,80 @@ def create(
     shards: int,
     schema: dict[str, Any] | None,
     strict: bool,
+    output: str,
 ) -> None:
-    """Make the database NAME in FOLDER, and FOLDER if need be."""
-    with jade.open(folder) as store:
-        if name in store.databases():
+    """Make the database NAME, and the folder if need be."""
+    with open_store(place, make=True) as store:
+        if not isinstance(store, Client) and name in store.databases():
             raise jade.JadeError(
                 jade.ErrorCode.ALREADY_EXISTS,
-                f"There is a database {name!r} in {folder} already: choose another name, or drop it first with "
-                f"`jade drop {folder} {name}`.",
+                f"There is a database {name!r} in {place} already: choose another name, or drop it first with "
+                f"`jade drop {place} {name}`.",
             )
         made = store.create_database(name, dimension, metric, shards, index, schema, strict=strict)
-        click.echo(f"made {name}: dimension {made.dimension}, {made.metric}")
+        facts = {"name": made.name, "dimension": made.dimension, "metric": made.metric}
+        if isinstance(store, Client):
+            facts["id"] = made.id  # type: ignore[union-attr]  # a client makes databases of its own kind
+        show_facts(output, facts, f"made {name}: dimension {made.dimension}, {made.metric}")
 
 
-@click.command()
-@folder_argument
+@click.command(cls=PlaceCommand)
+@place_argument
 @name_argument
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def drop(folder: Path, name: str, yes: bool) -> None:
+@connection_options()
+def drop(place: Place, name: str, yes: bool) -> None:
     """Delete the database NAME with everything in it."""
-    with open_store(folder) as store:
+    with open_store(place) as store:
         check_known(store, name)
-        if not yes:
-            click.confirm(f"Delete {name} in {folder} and everything in it? This can't be undone.", abort=True)
+        if not yes and not is_curl():
+            click.confirm(f"Delete {name} in {place} and everything in it? This can't be undone.", abort=True)
         store.drop_database(name)
     click.echo(f"dropped {name}")
 
 
-@click.command()
-@folder_argument
+@click.command(cls=PlaceCommand)
+@place_argument
 @click.argument("name", required=False)
+@connection_options()
 @format_option
-def stats(folder: Path, name: str | None, output: str) -> None:
+def stats(place: Place, name: str | None, output: str) -> None:
     """Print rows, segments and bytes, in memory and on disk.
 
-    Of NAME, or of every database in FOLDER.
+    Of NAME, or of every database.
     """
-    with open_store(folder) as store:
+    with open_store(place) as store:
         if name is not None:
             check_known(store, name)
-        found = [store.database(each).stats() for each in ([name] if name is not None else store.databases())]
-    if output == JSON:
-        plain = [each.as_dict() for each in found]
-        terminal.print_json(plain if name is None else plain[0])
+        found = [_stats(store, each) for each in ([name] if name is not None else store.databases())]
+    if output != TABLE:
+        plain = [each.as_dict() for each, _ in found]
+        flat = [{key: value for key, value in each.items() if key != "segments"} for each in plain]
+        show_plain(output, plain if name is None else plain[0], flat)
         return
     if not found:
-        click.echo(f"No databases in {folder} yet.")
-    for each in found:
-        _show(each)
+        click.echo(f"No databases in {place} yet.")
+    for each, (title, dimension, metric) in found:
+        _show(each, title, dimension, metric)
 
 
-def _show(stats: jade.Stats) -> None:
+def _stats(store: AnyStore, name: str) -> tuple[jade.Stats | RemoteStats, tuple[str, int, str]]:
+    database = store.database(name)
+    return database.stats(), (database.name, database.dimension, database.metric)
+
+
+def _show(stats: jade.Stats | RemoteStats, name: str, dimension: int, metric: str) -> None:
     console = terminal.console()
     facts = [
         ("vectors", f"{stats.rows} ({stats.indexed_rows} indexed, {stats.dead_rows} dead rows to clear away)"),
-        ("dimension", f"{stats.dimension}, {stats.metric}"),
+        ("dimension", f"{dimension}, {metric}"),
         ("memory", f"{terminal.bytes_text(stats.memory_bytes)} beyond the page cache"),
         ("disk", f"{terminal.bytes_text(stats.disk_bytes)}, of which {terminal.bytes_text(stats.log_bytes)} log"),
         ("watermarks", " ".join(map(str, stats.watermarks))),
     ]
     if stats.trouble:
         facts.append(("trouble", stats.trouble))
-    console.print(terminal.table((stats.name, ""), facts))
+    console.print(terminal.table((name, ""), facts))
     numbers = ("shard", "rows", "live", "memory", "disk")
     rows = (
         (

@@ -1,4 +1,4 @@
-"""The `jade` command: the embedded database from a shell.
+"""The `jade` command: databases in a folder or on a server, from a shell.
 
 Exit codes: 0 done; 1 it could not be done, and one sentence on stderr says why and what to do; 2 wrong usage.
 """
@@ -10,7 +10,21 @@ from typing import Any
 import click
 
 import jadevectordb as jade
-from jadevectordb.cli import databases, demo, maintenance, read, serve, terminal, transfers
+from jadevectordb.cli import (
+    completion,
+    databases,
+    demo,
+    maintenance,
+    read,
+    serve,
+    server,
+    sign_in,
+    terminal,
+    transfers,
+    write,
+)
+
+_SIGN_IN = " Sign in with `jade login URL`, or give --api-key."
 
 
 class _Commands(click.Group):
@@ -23,22 +37,40 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except jade.JadeError as error:
-            click.echo(f"error: {error.message}", err=True)
+            hint = _SIGN_IN if error.code is jade.ErrorCode.UNAUTHORIZED else ""
+            click.echo(f"error: {error.message}{hint}", err=True)
             ctx.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(jade.__version__, prog_name="jade")
 def commands() -> None:
-    """JadeVectorDB: a vector database in a folder.
+    """JadeVectorDB: a vector database in a folder, or on a server.
 
-    FOLDER is a folder of databases as `jadevectordb.open` makes it, NAME one of its databases. One process at a time can
-    have a folder open.
+    NAME is a database. Where it is: a folder, as `jadevectordb.open` makes it (one process at a time can have a folder open); the
+    URL of a server, http://... or https://...; or @PROFILE, a server saved by `jade login` (@ alone: the one saved
+    as "default"). --url and --profile may stand for it: `jade search --url URL NAME --id X`.
+
+    \b
+    jade serve                                       start a server
+    jade search ./data words --id w1                 a folder
+    jade search http://127.0.0.1:8080 words --id w1  a server
+    jade status --url http://127.0.0.1:8080
     """
 
 
 commands.add_command(demo.demo)
-for _group in (serve.COMMANDS, databases.COMMANDS, read.COMMANDS, transfers.COMMANDS, maintenance.COMMANDS):
+for _group in (
+    serve.COMMANDS,
+    databases.COMMANDS,
+    read.COMMANDS,
+    write.COMMANDS,
+    transfers.COMMANDS,
+    maintenance.COMMANDS,
+    server.COMMANDS,
+    sign_in.COMMANDS,
+    completion.COMMANDS,
+):
     for _command in _group:
         commands.add_command(_command)
 

@@ -8,11 +8,20 @@ import click
 
 import jadevectordb as jade
 from jadevectordb.cli import terminal
-from jadevectordb.cli.arguments import check_known, folder_argument, name_argument, open_database, open_store
+from jadevectordb.cli.places import (
+    Place,
+    PlaceCommand,
+    check_known,
+    connection_options,
+    name_argument,
+    open_database,
+    open_folder,
+    place_argument,
+)
 
 
 @click.command()
-@folder_argument
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("name", required=False)
 def verify(folder: Path, name: str | None) -> None:
     """Read every file and compare checksums.
@@ -20,7 +29,7 @@ def verify(folder: Path, name: str | None) -> None:
     Of NAME, or of every database in FOLDER.
     """
     damaged = []
-    with open_store(folder) as store:
+    with open_folder(folder) as store:
         if name is not None:
             check_known(store, name)
         for each in [name] if name is not None else store.databases():
@@ -40,27 +49,28 @@ def verify(folder: Path, name: str | None) -> None:
 
 
 @click.command()
-@folder_argument
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 def snapshot(folder: Path, target: Path) -> None:
     """Copy all databases of FOLDER to a new folder.
 
     TARGET is then a folder like any other. Files are shared by hard links where the file system can.
     """
-    with open_store(folder) as store:
+    with open_folder(folder) as store:
         store.snapshot(target)
         click.echo(f"copied {', '.join(store.databases()) or 'no databases'} to {target}")
 
 
-@click.command()
-@folder_argument
+@click.command(cls=PlaceCommand)
+@place_argument
 @name_argument
-def compact(folder: Path, name: str) -> None:
+@connection_options()
+def compact(place: Place, name: str) -> None:
     """Merge segments and clear dead rows away.
 
     Leaves NAME with one segment a shard and a fresh index.
     """
-    with open_database(folder, name) as database:
+    with open_database(place, name) as database:
         before = database.stats()
         with terminal.busy(f"compacting {name}"):
             database.compact()

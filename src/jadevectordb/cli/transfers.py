@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
 import jadevectordb as jade
 from jadevectordb.cli import terminal
-from jadevectordb.cli.arguments import (
-    JSON,
-    filter_option,
-    folder_argument,
-    format_option,
+from jadevectordb.cli.arguments import filter_option
+from jadevectordb.cli.output import format_option, show_facts
+from jadevectordb.cli.places import (
+    Place,
+    PlaceCommand,
+    connection_options,
     name_argument,
     open_database,
+    place_argument,
 )
+from jadevectordb.client import Database as RemoteDatabase
 from jadevectordb.model.limits import BATCH_ROWS_MAX
+
+if TYPE_CHECKING:
+    from jadevectordb.cli.places import AnyDatabase
 
 _FORMATS = click.Choice(["jsonl", "csv", "parquet", "npy", "fvecs", "bvecs", "ivecs"])
 _SHOWN_ERRORS_MAX = 5
@@ -33,8 +40,8 @@ _OPTION_OF = {  # what an error calls an argument of the library, and the option
 file_format_option = click.option("--file-format", type=_FORMATS, help="If the file's name doesn't tell.")
 
 
-@click.command("import")
-@folder_argument
+@click.command("import", cls=PlaceCommand)
+@place_argument
 @name_argument
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @file_format_option
@@ -59,9 +66,10 @@ file_format_option = click.option("--file-format", type=_FORMATS, help="If the f
 )
 @click.option("--restart", is_flag=True, help="Begin anew where an earlier import of FILE was interrupted.")
 @click.option("--no-wait", is_flag=True, help="Don't wait for the index; it is built when the folder is open next.")
+@connection_options(curl=False)
 @format_option
 def import_command(
-    folder: Path,
+    place: Place,
     name: str,
     file: Path,
     file_format: str | None,
@@ -85,7 +93,7 @@ def import_command(
     from jadevectordb.transfer.progress import progress_bar
 
     columns = Columns(id=id_column, vector=vector_column, metadata=metadata_column, delimiter=delimiter)
-    with _in_options(), open_database(folder, name) as database:
+    with _in_options(), open_database(place, name) as database:
         with progress_bar(file.name) as on_progress:
             report = import_file(
                 cast(VectorSink, database),
@@ -94,7 +102,7 @@ def import_command(
                 columns=columns,
                 ids=ids,
                 batch_rows=batch_rows,
-                checkpoint=_checkpoint(folder / database.config.folder, file),
+                checkpoint=_checkpoint(place, database, file),
                 resume=not restart,
                 on_error=on_error,
                 on_progress=on_progress,
@@ -108,21 +116,17 @@ def import_command(
         click.echo(f"left out: {report.skipped - _SHOWN_ERRORS_MAX} more", err=True)
     if report.ignored:
         click.echo(f"not imported: {', '.join(report.ignored)}", err=True)
-    if output == JSON:
-        terminal.print_json(
-            {
-                "rows": report.rows,
-                "rows_before": report.rows_before,
-                "skipped": report.skipped,
-                "replaced": report.replaced,
-                "seconds": report.seconds,
-                "ignored": report.ignored,
-            }
-        )
-        return
     before = f" ({report.rows_before} of them by an earlier run)" if report.rows_before else ""
     skipped = f", {report.skipped} left out" if report.skipped else ""
-    click.echo(f"imported {report.rows} vectors{before} in {report.seconds:.1f} s{skipped}")
+    facts = {
+        "rows": report.rows,
+        "rows_before": report.rows_before,
+        "skipped": report.skipped,
+        "replaced": report.replaced,
+        "seconds": report.seconds,
+        "ignored": report.ignored,
+    }
+    show_facts(output, facts, f"imported {report.rows} vectors{before} in {report.seconds:.1f} s{skipped}")
 
 
 @contextmanager
@@ -137,22 +141,34 @@ def _in_options() -> Iterator[None]:
         raise jade.JadeError(error.code, message, details=error.details) from error
 
 
-def _checkpoint(database_folder: Path, file: Path) -> Path:
-    """Where the progress of importing this file is kept: it goes when the database is dropped."""
-    return database_folder / f"import-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}.json"
+def _checkpoint(place: Place, database: AnyDatabase, file: Path) -> Path:
+    """Where the progress of importing this file is kept: in the database's folder, so that it goes when the database is
+    dropped; for a server in the user's state folder, under the database's id.
+    """
+    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    if not isinstance(database, RemoteDatabase):
+        assert place.folder is not None
+        return place.folder / database.config.folder / f"import-{digest}.json"
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "jadevectordb"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise jade.JadeError(jade.ErrorCode.IO_ERROR, f"{state} can't be made ({error.strerror}).") from error
+    return state / f"import-{database.id}-{digest}.json"
 
 
-@click.command("export")
-@folder_argument
+@click.command("export", cls=PlaceCommand)
+@place_argument
 @name_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @file_format_option
 @filter_option
 @click.option("--no-vectors", is_flag=True, help="Ids and metadata alone.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+@connection_options(curl=False)
 @format_option
 def export_command(
-    folder: Path,
+    place: Place,
     name: str,
     file: Path,
     file_format: str | None,
@@ -170,7 +186,7 @@ def export_command(
 
     if file.exists() and not overwrite:
         raise jade.JadeError(jade.ErrorCode.ALREADY_EXISTS, f"{file} is there already: add --overwrite to replace it.")
-    with _in_options(), open_database(folder, name) as database, progress_bar(file.name) as on_progress:
+    with _in_options(), open_database(place, name) as database, progress_bar(file.name) as on_progress:
         report = export_file(
             database,
             file,
@@ -184,21 +200,16 @@ def export_command(
         click.echo(
             f"left out: the metadata of {report.metadata_left_out} vectors, which this format can't carry", err=True
         )
-    if output == JSON:
-        terminal.print_json(
-            {
-                "rows": report.rows,
-                "bytes": report.bytes,
-                "seconds": report.seconds,
-                "files": [str(written) for written in report.files],
-                "metadata_left_out": report.metadata_left_out,
-            }
-        )
-        return
-    files = ", ".join(str(written) for written in report.files)
-    click.echo(
-        f"exported {report.rows} vectors to {files}, {terminal.bytes_text(report.bytes)} in {report.seconds:.1f} s"
-    )
+    files = [str(written) for written in report.files]
+    facts = {
+        "rows": report.rows,
+        "bytes": report.bytes,
+        "seconds": report.seconds,
+        "files": files,
+        "metadata_left_out": report.metadata_left_out,
+    }
+    size = terminal.bytes_text(report.bytes)
+    show_facts(output, facts, f"exported {report.rows} vectors to {', '.join(files)}, {size} in {report.seconds:.1f} s")
 
 
 COMMANDS = (import_command, export_command)
