@@ -334,7 +334,8 @@ def merge_metadata(stored: bytes, patch: bytes) -> bytes:
 def _merged(reader: SegmentReader, row: int, patch: bytes) -> bytes:
     stored = reader.metadata_of(row)
     try:
-        msgspec.json.decode(stored)  # whole: what is not JSON any more must not be copied from a damaged file into a new one
+        # Decoded whole: what is not JSON any more must not be copied from a damaged file into a new one
+        msgspec.json.decode(stored)
         return merge_metadata(stored, patch)
     except UNREADABLE as error:
         raise reader.blame(error) from error
