@@ -120,6 +120,17 @@ def test_a_database_one_may_not_see_does_not_exist() -> None:
     assert is_visible(ADMIN, Base(owner=""))
 
 
+def test_before_a_database_is_looked_for_only_the_credential_counts() -> None:
+    """Whether a database exists must not show to somebody who is not signed in, nor before a password is changed."""
+    for operation in OPERATIONS.values():
+        if operation.scope is Scope.DATABASE:
+            check(operation, DEVELOPER, None)
+            with refused(ErrorCode.UNAUTHORIZED):
+                check(operation, ANONYMOUS, None)
+            with refused(ErrorCode.PASSWORD_CHANGE_REQUIRED):
+                check(operation, person("user_x", "admin", must_change_password=True), None)
+
+
 def test_server_operations_of_admins_are_for_admins() -> None:
     for name, operation in OPERATIONS.items():
         if operation.right is Right.ADMIN:

@@ -105,6 +105,7 @@ class Catalog:
 
     def resolve(self, text: str, principal: Principal, operation: Operation) -> Entry:
         """By id, or by a name that only one visible database has. Raises what the check raises, or UNKNOWN_DATABASE."""
+        self._check(operation, principal, None)  # who is not signed in does not learn which databases exist
         entry = self._entries.get(text)
         if entry is not None:
             self._check(operation, principal, entry.record)

@@ -98,7 +98,7 @@ def _forgot_password(services: Services, request: Request) -> Response:
     services.access.limits.password_reset(username or email, request.client)
     services.access.resets.ask(username, email)
     message = (
-        "If there is such an account, a reset token is on its way to its owner. An admin can set a new password too."
+        "If there is such an account, and this server can deliver messages, its owner gets a reset token; an admin can set a password too."
     )
     return reply({"success": True, "message": message})
 
