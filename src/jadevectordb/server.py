@@ -23,6 +23,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -40,7 +41,6 @@ from jadevectordb.gateway.access.resets import ResetDelivery
 from jadevectordb.gateway.rest.app import Application
 from jadevectordb.gateway.rest.fast_path import FastProtocol
 from jadevectordb.gateway.rest.routes import all_routes
-from jadevectordb.gateway.rpc.server import RpcServer
 from jadevectordb.gateway.service.alerts import Alerts
 from jadevectordb.gateway.service.analytics import Analytics
 from jadevectordb.gateway.service.bm25 import Bm25
@@ -58,6 +58,9 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.settings.schema import Settings
 from jadevectordb.settings.sources import Known
 
+if TYPE_CHECKING:
+    from jadevectordb.gateway.rpc.server import RpcServer
+
 logger = logging.getLogger("jadevectordb.server")
 
 
@@ -72,7 +75,11 @@ class Server:
             self.application = Application(self.services, all_routes())
             self._closers.append(self.application.close)
             self.services.telemetry.add_routes(self.application.routes)
-            self.rpc = None if self.settings.server.grpc_port < 0 else RpcServer(self.services)
+            self.rpc: RpcServer | None = None
+            if self.settings.server.grpc_port >= 0:
+                from jadevectordb.gateway.rpc.server import RpcServer  # some 20 MB that a server without it does not need
+
+                self.rpc = RpcServer(self.services)
         except BaseException:
             self.close()
             raise

@@ -51,6 +51,13 @@ def test_a_task_gets_its_bytes_and_gives_its_result(compute: Compute, hurried: b
     ]
 
 
+def test_after_a_rest_work_goes_on(compute: Compute) -> None:
+    compute.rest()
+    for _ in range(2):
+        assert compute.run(ECHO, b"ab", hurried=True) == b"ba"
+        compute.rest()
+
+
 def test_the_error_of_a_task_comes_back_as_it_was(compute: Compute) -> None:
     with pytest.raises(JadeError) as caught:
         compute.run(REFUSE, b"a/b", hurried=False)

@@ -53,8 +53,11 @@ ANSWER_S_MAX = 120.0  # a worker that says nothing for so long hangs
 class _NoBuilders:
     """The compute port of the twin: its segments stay without an index, which no digest depends on."""
 
-    def run(self, task: str, payload: bytes) -> bytes:
+    def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
         raise JadeError(ErrorCode.TIMEOUT, "The twin builds nothing.")
+
+    def rest(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -212,6 +212,9 @@ class NoCompute:
         self._closed.wait()
         raise JadeError(ErrorCode.CLOSED, "closed")
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         self._closed.set()
 

@@ -119,6 +119,15 @@ class ChildProcess:
             child, self._child = self._child, None
         _end(child)
 
+    def rest(self) -> None:
+        with self._lock:
+            if self._running:
+                return
+            self._cancel_idle()
+            child, self._child = self._child, None
+        _end(child)
+        _return_free_memory()
+
     def _discard(self) -> None:
         with self._lock:
             self._cancel_idle()
@@ -133,6 +142,13 @@ class ChildProcess:
             child.kill()  # the waiting `run` sees the end of the stream and cleans up
         else:
             self._discard()
+
+
+def _return_free_memory() -> None:
+    """Give pages that the C library holds free back to the system: after a load there are tens of megabytes of them."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end(child: subprocess.Popen[bytes] | None) -> None:

@@ -14,5 +14,8 @@ class InlineCompute:
         result: bytes = getattr(importlib.import_module(module), function)(payload)
         return result
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         pass

@@ -15,6 +15,10 @@ class Compute(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Nothing more is expected for a while: give back memory. The next task may start more slowly."""
+        ...
+
     def close(self) -> None:
         """Stop whatever runs; a waiting `run` raises CLOSED."""
         ...

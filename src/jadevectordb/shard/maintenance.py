@@ -162,6 +162,8 @@ class Maintenance:
                     self._progress.wait(min(left, _RETRY_S))
             finally:
                 self._hurry -= 1
+        for compute in self._compute.values():  # loading is over
+            compute.rest()
 
     def _raise_trouble_since(self, asked: int) -> None:
         """Raise the trouble if a step that began after the caller asked ended in it: an older one may be over."""
