@@ -90,7 +90,7 @@ class Server:
         store = open_store(data)
         self._closers.append(store.close)
         own = data / "server"
-        own.mkdir(exist_ok=True)
+        own.mkdir(mode=0o700, exist_ok=True)  # password hashes are in it
         metadata = SqliteStore(own / "accounts.sqlite")
         self._closers.append(metadata.close)
         events = SqliteEvents(own / "audit.sqlite")
