@@ -114,12 +114,3 @@ def figures_of(database: Database) -> list[ShardFigures]:
             )
         )
     return figures
-
-
-def trouble_of(database: Database) -> str:
-    """Why the database can't serve or can't do its background work; "" when it can. Reads memory only."""
-    try:
-        trouble = database._use().maintenance.trouble
-    except JadeError as error:
-        return str(error)
-    return "" if trouble is None else str(trouble)

@@ -56,6 +56,7 @@ STATUS: dict[ErrorCode, grpc.StatusCode] = {
     ErrorCode.UNAVAILABLE: _S.UNAVAILABLE,
     ErrorCode.NOT_IMPLEMENTED: _S.UNIMPLEMENTED,
     ErrorCode.CANCELLED: _S.CANCELLED,
+    ErrorCode.INTERNAL_ERROR: _S.INTERNAL,
 }
 
 # What a status means that came from below the other side's own code

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
-from jadevectordb.gateway.embedded import stepwise
 from jadevectordb.gateway.rpc.call import Call
 from jadevectordb.gateway.rpc.generated import search_pb2 as wire
 from jadevectordb.gateway.rpc.generated import types_pb2 as types
 from jadevectordb.gateway.rpc.values import filter_of, floats_of, hits_of, invalid, queries_of
 from jadevectordb.gateway.service import searching
 from jadevectordb.gateway.service.searching import SearchOptions
+from jadevectordb.model.filter_parse import parse
+from jadevectordb.model.limits import SEARCH_BATCH_MAX
 
 _K = 10
 _RECALL = 0.95
@@ -61,17 +62,23 @@ def search(call: Call, request: wire.SearchRequest) -> wire.SearchResponse:
 def search_batch(call: Call, request: wire.SearchBatchRequest) -> wire.SearchBatchResponse:
     call.check_seen(request.session)
     entry = call.entry
-    selection = request.include if request.HasField("include") else None
-    found = stepwise.search_batch(
-        entry.handle,
-        queries_of(request.vectors, entry.handle.dimension),
-        request.k or _K,
-        filter_of(request.filter_json),
-        request.recall if request.HasField("recall") else _RECALL,
-        call.check_wanted,
+    queries = queries_of(request.vectors, entry.handle.dimension)
+    if len(queries) > SEARCH_BATCH_MAX:
+        raise invalid(f"A batch holds at most {SEARCH_BATCH_MAX} queries, got {len(queries)}.")
+    options = SearchOptions(
+        k=request.k or _K,
+        filter=filter_of(request.filter_json),
+        recall=request.recall if request.HasField("recall") else _RECALL,
     )
-    call.did(f"{len(found)} queries")
-    return wire.SearchBatchResponse(results=[wire.SearchBatchResult(hits=hits_of(hits, selection)) for hits in found])
+    node = None if options.filter is None else parse(options.filter, entry.handle.config.schema)
+    selection = request.include if request.HasField("include") else None
+    answer = wire.SearchBatchResponse()
+    for query in queries:
+        call.check_wanted()
+        hits, _ = searching.search(call.services, entry, call.principal, query, options, node=node)
+        answer.results.append(wire.SearchBatchResult(hits=hits_of(hits, selection)))
+    call.did(f"{len(queries)} queries")
+    return answer
 
 
 def fusion_of(number: Any) -> str:

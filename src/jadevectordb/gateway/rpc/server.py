@@ -75,6 +75,7 @@ class RpcServer:
         self._add((*RPCS, *reflection_rpcs(names)))
         self._stopping = threading.Event()
         self._stopped = False
+        self.port = 0  # once it listens, where
         self._sweeper = threading.Thread(target=self._sweep, name="jade-rpc-sweep", daemon=True)
 
     def _add(self, rpcs: tuple[Rpc, ...]) -> None:
@@ -106,6 +107,7 @@ class RpcServer:
             )
         self._server.start()
         self._sweeper.start()
+        self.port = port
         return port
 
     def stop(self, grace_s: float) -> None:

@@ -85,7 +85,7 @@ def health(call: Call, request: wire.HealthRequest) -> wire.HealthResponse:
     troubles = [
         f"{entry.record.name}: {trouble}"
         for entry in call.services.catalog.visible(call.principal)
-        if (trouble := shards.trouble_of(entry.handle))
+        if (trouble := entry.handle.trouble)
     ]
     return wire.HealthResponse(
         state=wire.NODE_STATE_DEGRADED if troubles else wire.NODE_STATE_HEALTHY,
