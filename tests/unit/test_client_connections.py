@@ -23,6 +23,7 @@ import pytest
 import trustme
 
 from jadevectordb import AsyncClient, Client, JadeError, Retries, Timeouts
+from jadevectordb.client.aio import AsyncDatabase
 from jadevectordb.client.database_calls import DatabaseCalls
 from jadevectordb.client.sync import Database
 from jadevectordb.client.values import DatabaseInfo
@@ -267,7 +268,8 @@ def test_writes_are_tried_again_under_one_request_id() -> None:
         assert server.requests[-1].partition(b"request_id")[2] != first.partition(b"request_id")[2]
 
 
-def test_a_large_body_that_is_refused_before_it_is_read() -> None:
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_large_body_that_is_refused_before_it_is_read(kind: str) -> None:
     """The server answers after the head and closes: the refusal is what the caller sees, not the broken connection."""
 
     def refuse(connection: socket.socket) -> None:
@@ -288,9 +290,20 @@ def test_a_large_body_that_is_refused_before_it_is_read() -> None:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with listener, Client(f"http://127.0.0.1:{listener.getsockname()[1]}", retries=Retries(attempts_max=1)) as client:
-        db = Database(client, DatabaseInfo("db_1", "words", 1000, "cosine"))
-        error = failure(db.upsert, [str(i) for i in range(5000)], np.ones((5000, 1000), np.float32))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    ids, rows = [str(i) for i in range(5000)], np.ones((5000, 1000), np.float32)
+    where = DatabaseInfo("db_1", "words", 1000, "cosine")
+
+    async def with_tasks() -> None:
+        async with AsyncClient(url, retries=Retries(attempts_max=1)) as client:
+            await AsyncDatabase(client, where).upsert(ids, rows)
+
+    with listener:
+        if kind == "async":
+            error = failure(asyncio.run, with_tasks())
+        else:
+            with Client(url, retries=Retries(attempts_max=1)) as client:
+                error = failure(Database(client, where).upsert, ids, rows)
         assert error.code is ErrorCode.REQUEST_TOO_LARGE
         thread.join()
 

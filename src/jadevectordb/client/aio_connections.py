@@ -47,37 +47,52 @@ class AsyncConnection:
     ) -> tuple[Answer, bool]:
         """As `connections.Connection.exchange`."""
         answer = AnswerReader()
+        early: asyncio.Task[bytes] | None = None
+        is_whole = True
         try:
-            await self._send(head, body, read_s, deadline)
-        except TimeoutError:
-            raise timed_out("sending the request") from None
-        except OSError as error:
-            if not self._reader._buffer:  # type: ignore[attr-defined]  # a refusal may have come before the connection broke
-                raise broken(error, False) from error
-        try:
+            if sum(map(len, body)) <= _RECEIVE_BYTES:
+                # Little enough for the transport's buffer: an error shows when the answer is read
+                self._writer.write(b"".join((head, *body)))
+            else:
+                early = asyncio.create_task(self._reader.read(_RECEIVE_BYTES))
+                is_whole = await self._send((head, *body), early, read_s, deadline)
             while True:
                 async with asyncio.timeout(_left(read_s, deadline)):
-                    data = await self._reader.read(_RECEIVE_BYTES)
+                    data = await (early if early is not None else self._reader.read(_RECEIVE_BYTES))
+                early = None
                 if answer.feed(data) if data else answer.end():
                     break
         except TimeoutError:
             raise timed_out("waiting for the answer") from None
         except OSError as error:
             raise broken(error, answer.started) from error
+        finally:
+            if early is not None:
+                early.cancel()
         self.is_used = True
-        return Answer(answer.status, answer.headers, answer.body), answer.keep_alive
+        return Answer(answer.status, answer.headers, answer.body), answer.keep_alive and is_whole
 
-    async def _send(self, head: bytes, body: tuple[bytes | memoryview, ...], read_s: float, deadline: float) -> None:
-        if sum(map(len, body)) <= _RECEIVE_BYTES:
-            self._writer.write(b"".join((head, *body)))
-            return  # little enough for the transport's buffer: an error shows when the answer is read
-        for piece in (head, *body):
+    async def _send(
+        self, pieces: tuple[bytes | memoryview, ...], early: asyncio.Task[bytes], read_s: float, deadline: float
+    ) -> bool:
+        """Whether all was sent. early: reads already, as a server may refuse a large body before it has come."""
+        for piece in pieces:
             rest = memoryview(piece)
             while rest:
+                if early.done():
+                    return False
                 self._writer.write(rest[:_SEND_BYTES])
                 rest = rest[_SEND_BYTES:]
-                async with asyncio.timeout(_left(read_s, deadline)):
-                    await self._writer.drain()
+                try:
+                    async with asyncio.timeout(_left(read_s, deadline)):
+                        await self._writer.drain()
+                except TimeoutError:
+                    raise timed_out("sending the request") from None
+                except OSError:
+                    if early.done() and early.exception() is None:
+                        return False
+                    raise
+        return True
 
     def seems_closed(self) -> bool:
         return self._reader.at_eof() or self._reader.exception() is not None or self._writer.is_closing()

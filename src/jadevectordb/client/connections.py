@@ -60,12 +60,14 @@ class Connection:
         Raises UNAVAILABLE, TIMEOUT; details["phase"] says how far it came: "send", or "receive" when an answer had begun.
         """
         reader = AnswerReader()
+        is_whole = True
         try:
             self._send(head, body, read_s, deadline)
         except (TimeoutError, BlockingIOError):
             raise timed_out("sending the request") from None
         except OSError as error:
-            self._hear_out(reader, error)
+            self._hear_out(error)
+            is_whole = False
         try:
             data = b""
             feed, receive = reader.feed, self._socket.recv
@@ -80,7 +82,7 @@ class Connection:
         except OSError as error:
             raise broken(error, reader.started) from error
         self.is_used = True
-        return Answer(reader.status, reader.headers, reader.body), reader.keep_alive
+        return Answer(reader.status, reader.headers, reader.body), reader.keep_alive and is_whole
 
     def _send(self, head: bytes, body: tuple[bytes | memoryview, ...], read_s: float, deadline: float) -> None:
         self._wait_at_most(read_s, deadline)
@@ -95,7 +97,7 @@ class Connection:
                     self._wait_at_most(read_s, deadline)
                     rest = rest[self._socket.send(rest[:_SEND_BYTES]) :]
 
-    def _hear_out(self, reader: AnswerReader, error: OSError) -> None:
+    def _hear_out(self, error: OSError) -> None:
         """Sending failed. A server that refuses a request before it has read it (too large, not allowed) says so first."""
         try:
             if not select.select([self._socket], [], [], 0)[0]:
