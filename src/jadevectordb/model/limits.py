@@ -107,7 +107,9 @@ BREAKER_FAILURES_MIN = 5  # it opens when so many failed, and they are half of t
 BREAKER_OPEN_S_MIN = 1.0  # how long it stays open at first; doubled with every probe that fails
 BREAKER_OPEN_S_MAX = 30.0
 
-QUERIES_BUFFERED_MAX = 65_536  # recorded searches on their way to the query log; beyond it the newest are counted and dropped
+QUERIES_BUFFERED_MAX = (
+    65_536  # recorded searches on their way to the query log; beyond it the newest are counted and dropped
+)
 QUERIES_KEPT_MAX = 2_000_000  # searches in the query log, oldest forgotten first
 QUERIES_KEPT_DAYS = 90
 QUERY_TEXT_LENGTH_MAX = 2_000  # characters of a query that the query log keeps
@@ -177,3 +179,5 @@ RPC_CALLS_PER_CONNECTION_MAX = 256
 RPC_METADATA_BYTES_MAX = 16 << 10  # of one call
 RPC_PAGE_BYTES = 1 << 20  # vectors and metadata of one message of a scroll, about
 RPC_WAIT_S_MAX = 3600.0  # for an index or a merge
+IGNORED_FIELDS_NAMED_MAX = 50  # names of unknown body fields that an answer's header repeats
+PATHS_REMEMBERED_MAX = 4096  # request paths whose route is remembered

@@ -27,6 +27,7 @@ _STATUS = {
     ErrorCode.FORMAT_TOO_NEW: 500,
     ErrorCode.CORRUPT: 500,
     ErrorCode.LOG_TRUNCATED: 500,
+    ErrorCode.INTERNAL_ERROR: 500,
     ErrorCode.NOT_INSTALLED: 501,
     ErrorCode.NOT_IMPLEMENTED: 501,
     ErrorCode.DISK_FULL: 503,
@@ -60,16 +61,21 @@ def status_of(code: ErrorCode) -> int:
 
 def error_response(error: JadeError, request_id: str = "") -> Response:
     status = status_of(error.code)
+    details: dict[str, Any] = {}
     if status >= 500:
         logger.warning("%s (request %s)", error, request_id)
-        message, details = _GENERAL.get(error.code, "".join(c for c in error.message if not c.isdigit())), {}
+        message = _GENERAL.get(error.code, without_digits(error.message))
+    elif status == 429:
+        message = without_digits(error.message)
     else:
         message, details = error.message, error.details
     name = "PASSWORD_CHANGE_REQUIRED" if error.code is ErrorCode.PASSWORD_CHANGE_REQUIRED else _NAMES[status]
     retry_after = error.details.get("retry_after_s") if status in (429, 503) else None
-    if status == 429:
-        details = {}
     return problem(status, message, name=name, code=error.code, details=details, retry_after_s=retry_after)
+
+
+def without_digits(message: str) -> str:
+    return "".join(c for c in message if not c.isdigit())
 
 
 def problem(

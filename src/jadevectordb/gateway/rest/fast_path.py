@@ -193,16 +193,12 @@ class FastProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
     def _write(self, answer: Response, keep_alive: bool, bodyless: bool = False) -> None:
-        head = [
-            STATUS_LINE[answer.status],
-            f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\n".encode(),
-        ]
-        head += [f"{name}: {value}\r\n".encode("latin-1") for name, value in answer.headers]
+        head = f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\n"
+        for name, value in answer.headers:
+            head += f"{name}: {value}\r\n"
         if not keep_alive and ("connection", "close") not in answer.headers:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        if not bodyless:
-            head.append(answer.body)
-        self.transport.write(b"".join(head))
+            head += "connection: close\r\n"
+        body = b"" if bodyless else answer.body
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[answer.status], head.encode("latin-1"), body))
         if not keep_alive:
             self.transport.close()

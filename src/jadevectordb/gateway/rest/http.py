@@ -16,6 +16,7 @@ import msgspec
 
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import IGNORED_FIELDS_NAMED_MAX
 
 if TYPE_CHECKING:
     from jadevectordb.gateway.service.catalog import Entry
@@ -89,28 +90,46 @@ class Request:
         return decode(self.body or b"{}", type)
 
     def object(self) -> dict[str, Any]:
-        """The body as a JSON object; an empty body is an empty one."""
-        return self.json(dict[str, Any])
+        """The body as a JSON object; an empty body, or null, is an empty one."""
+        return self.json(dict[str, Any] | None) or {}  # type: ignore[arg-type]  # a union is no type to mypy
 
     def fields(self, aliases: Mapping[str, str]) -> dict[str, Any]:
         """The body with its names folded: `aliases` says every accepted name and what it means. null counts as absent.
 
         Names nobody knows are kept in `ignored_fields`. Raises INVALID_ARGUMENT when two spellings of a field disagree.
         """
+        return self.folded(self.object(), aliases)
+
+    def folded(self, given: Mapping[str, Any], aliases: Mapping[str, str], where: str = "") -> dict[str, Any]:
+        """The same of an object inside the body. where: its place, in front of the names."""
         folded: dict[str, Any] = {}
-        for name, value in self.object().items():
+        for name, value in given.items():
             meaning = aliases.get(name)
             if meaning is None:
-                self.ignored_fields.append(name)
+                self._ignored(where + name)
             elif value is not None:
                 if meaning in folded and folded[meaning] != value:
-                    raise invalid(f"Two spellings of {meaning!r} are given with different values: give one of them.")
+                    raise invalid(
+                        f"Two spellings of {where + meaning!r} are given with different values: give one of them."
+                    )
                 folded[meaning] = value
         return folded
 
+    def _ignored(self, name: str) -> None:
+        if len(self.ignored_fields) < IGNORED_FIELDS_NAMED_MAX and name not in self.ignored_fields:
+            self.ignored_fields.append(name)
+
+    def parameter(self, name: str) -> str:
+        """A query parameter, in either spelling: start_time or startTime; "" when it is absent."""
+        value = self.query.get(name, "")
+        if not value and "_" in name:
+            first, *rest = name.split("_")
+            value = self.query.get(first + "".join(map(str.capitalize, rest)), "")
+        return value
+
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A query parameter as an integer within bounds (both included)."""
-        text = self.query.get(name, "")
+        text = self.parameter(name)
         if not text:
             return default
         try:
@@ -123,11 +142,11 @@ class Request:
 
     def time_ms(self, name: str) -> int | None:
         """A query parameter as a time in ms since 1970: ISO 8601 or integer ms; None when it is absent."""
-        text = self.query.get(name, "")
+        text = self.parameter(name)
         return None if not text else parse_time_ms(text, name)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        text = self.query.get(name, "").lower()
+        text = self.parameter(name).lower()
         if not text:
             return default
         if text in _TRUE or text in _FALSE:

@@ -14,6 +14,7 @@ from jadevectordb.gateway.rest.http import JSON, RAW, Request, Response
 from jadevectordb.settings.schema import Settings
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_RAW_PATHS = ("/v2/", "/api/v2/")  # where vectors may come as bare floats
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", ""})
 _EXPOSED = "x-request-id,x-query-id,x-jade-session,x-ignored-fields,retry-after"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -44,7 +45,8 @@ class Perimeter:
         """What is wrong with the request from outside, if anything."""
         if request.body and request.method in _WITH_BODY:
             media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media and media not in (JSON, RAW) and not media.endswith("+json"):
+            allowed = (JSON, RAW) if request.path.startswith(_RAW_PATHS) else (JSON,)
+            if media and media not in allowed and not media.endswith("+json"):
                 return problem(
                     415,
                     f"Send the header Content-Type: {JSON} (or {RAW} where vectors go raw), not {media!r:.80}; "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from jadevectordb.gateway.rest.http import Route, invalid
+from jadevectordb.model.limits import PATHS_REMEMBERED_MAX
 
 _API = "/api"
 _ROOT_PATHS = frozenset({"/health", "/health/db", "/status", "/metrics"})
@@ -34,10 +36,14 @@ class OtherMethods:
 
 
 class Router:
+    """`find(method, path)` is for any thread; what it returns is shared and not to be changed."""
+
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
         for route in routes:
             self._add(route)
+        # Clients ask for the same few paths over and over
+        self.find = lru_cache(maxsize=PATHS_REMEMBERED_MAX)(self._find)
 
     def _add(self, route: Route) -> None:
         node, names = self._root, []
@@ -51,7 +57,7 @@ class Router:
         assert route.method not in node.routes, f"{route.method} {route.template} is there twice"
         node.routes[route.method] = (route, tuple(names))
 
-    def find(self, method: str, path: str) -> Found | OtherMethods | None:
+    def _find(self, method: str, path: str) -> Found | OtherMethods | None:
         """path: as it came over the wire, still percent-encoded. None: there is no such path."""
         segments = rewritten(path).split("/")[1:]
         found = _walk(self._root, segments, 0, [])

@@ -11,8 +11,8 @@ from jadevectordb.gateway.service.services import Services
 
 
 def _list(services: Services, request: Request) -> Response:
-    acknowledged = request.flag("acknowledged") if request.query.get("acknowledged") else None
-    alerts = services.alerts.list(request.query.get("type") or None, acknowledged)
+    acknowledged = request.flag("acknowledged") if request.parameter("acknowledged") else None
+    alerts = services.alerts.list(request.parameter("type") or None, acknowledged)
     return reply({"alerts": [_shown(alert) for alert in alerts], "total": len(alerts)})
 
 

@@ -119,7 +119,7 @@ def _feedback(services: Services, request: Request) -> Response:
 
 
 def _export(services: Services, request: Request) -> Response:
-    form = request.query.get("format", "json").lower() or "json"
+    form = request.parameter("format").lower() or "json"
     if form not in ("json", "csv"):
         raise invalid(f"format must be json or csv, got {form!r:.60}.")
     start, end = _window(services, request)
@@ -166,7 +166,7 @@ def _window(services: Services, request: Request) -> tuple[int, int]:
 
 
 def _choice(request: Request, name: str, default: _Choice, allowed: tuple[_Choice, ...]) -> _Choice:
-    value = request.query.get(name, "").lower() or default
+    value = request.parameter(name).lower() or default
     for one in allowed:
         if one == value:
             return one
@@ -176,7 +176,7 @@ def _choice(request: Request, name: str, default: _Choice, allowed: tuple[_Choic
 def _fraction(request: Request) -> float:
     """How much more often: `min_growth` as a fraction or `min_growth_rate` in percent."""
     for name, scale in (("min_growth", 1.0), ("min_growth_rate", 100.0)):
-        value = request.query.get(name, "")
+        value = request.parameter(name)
         if value:
             try:
                 growth = float(value) / scale

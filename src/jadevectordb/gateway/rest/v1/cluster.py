@@ -143,7 +143,7 @@ def _visible(services: Services, request: Request) -> list[Entry]:
 
 
 def _list_shards(services: Services, request: Request) -> Response:
-    wanted = request.query.get("database_id")
+    wanted = request.parameter("database_id")
     entries = [e for e in _visible(services, request) if not wanted or wanted in (e.id, e.record.name)]
     return reply({"shards": _shards(services, entries)})
 

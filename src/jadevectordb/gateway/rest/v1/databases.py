@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jadevectordb.gateway.embedded.stats import Stats
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.services import Services
@@ -28,7 +29,7 @@ _ALIASES = {
     "access_control": "accessControl",
     "config": "config",
 }
-_OBJECTS = ("indexParameters", "sharding", "replication", "metadataSchema", "accessControl", "config")
+_OBJECTS = ("sharding", "replication", "metadataSchema", "accessControl", "config")
 LIST_LIMIT_MAX = 1000
 _COMPACT_WAIT_S = 20.0
 
@@ -46,6 +47,7 @@ def shown(entry: Entry) -> dict[str, Any]:
         "vectorDimension": handle.dimension,
         "dimension": handle.dimension,
         "indexType": index_type_of(entry),
+        "indexParameters": handle.config.index_parameters,
         "metric": handle.metric,
         "status": "active",
         "owner": record.owner,
@@ -60,6 +62,32 @@ def shown(entry: Entry) -> dict[str, Any]:
             "storageSize": size_text(stats.disk_bytes + stats.log_bytes),
         },
     }
+
+
+_PARAMETERS = {
+    name.lower(): name for name in ("M", "efConstruction", "efSearch", "nlist", "nprobe", "numTables", "numBits")
+}
+
+
+def index_parameters_of(value: object, where: str) -> dict[str, Any]:
+    """Names in any spelling (ef_construction), numbers maybe as text. What an index takes is checked by the engine."""
+    if not isinstance(value, dict):
+        raise invalid(f"{where} must be an object, got {value!r:.60}.")
+    parameters: dict[str, Any] = {}
+    for given, amount in value.items():
+        name: str = _PARAMETERS.get(str(given).replace("_", "").lower(), str(given))
+        if amount is not None:
+            if name in parameters and parameters[name] != amount:
+                raise invalid(f"{where}.{name} is given twice with different values: give it once.")
+            parameters[name] = number(amount, f"{where}.{name}", 0, 1 << 31) if name in _PARAMETERS.values() else amount
+    return parameters
+
+
+def state_of(stats: Stats) -> str:
+    """Of the index that searches use. Rows not yet on disk need none: they are compared one by one."""
+    if stats.trouble:
+        return "failed"
+    return "building" if stats.rows_to_build else "ready"
 
 
 def index_type_of(entry: Entry) -> str:
@@ -80,7 +108,7 @@ def number(value: object, name: str, low: int, high: int) -> int:
     """An integer, or its text as some clients send it. Raises INVALID_ARGUMENT."""
     if isinstance(value, str):
         try:
-            value = int(value.strip())
+            value = float(value) if "." in value else int(value)
         except ValueError:
             raise invalid(f"{name} must be an integer, got {value!r:.60}.") from None
     if isinstance(value, float) and value.is_integer():
@@ -121,6 +149,7 @@ def _create(services: Services, request: Request) -> Response:
         properties=properties,
         metric=str(metric_of(fields.get("metric", "cosine"))),
         index=str(kind),
+        index_parameters=index_parameters_of(fields.get("indexParameters", {}), "indexParameters"),
     )
     request.audit_note = entry.record.name
     return reply({**shown(entry), "message": "Database created."}, 201)
@@ -128,7 +157,7 @@ def _create(services: Services, request: Request) -> Response:
 
 def _list(services: Services, request: Request) -> Response:
     entries = services.catalog.visible(request.principal)
-    name = request.query.get("name")
+    name = request.parameter("name")
     if name:
         entries = [e for e in entries if e.record.name == name]
     limit = request.integer("limit", LIST_LIMIT_MAX, 1, LIST_LIMIT_MAX)
@@ -143,9 +172,11 @@ def _get(services: Services, request: Request) -> Response:
 
 def _update(services: Services, request: Request) -> Response:
     fields = request.fields(_ALIASES)
+    entry = request.entry
+    if "metric" in fields and str(metric_of(fields.pop("metric"))) != entry.handle.metric:
+        raise invalid("The metric of a database can't be changed: create another one with the metric you need.")
     if not fields:
         raise invalid("Nothing to change: give name, description, indexType, vectorDimension or config.")
-    entry = request.entry
     engine: dict[str, Any] = {}
     record: dict[str, Any] = {}
     for name in ("name", "description"):
@@ -156,6 +187,8 @@ def _update(services: Services, request: Request) -> Response:
         record["index_type"] = kind
         if kind != str(entry.handle.config.index):
             engine["index"] = kind
+    if "indexParameters" in fields:
+        engine["index_parameters"] = index_parameters_of(fields["indexParameters"], "indexParameters")
     if "dimension" in fields:
         dimension = number(fields["dimension"], "vectorDimension", 1, 4096)
         if dimension != entry.handle.dimension:
@@ -184,9 +217,7 @@ def _status(services: Services, request: Request) -> Response:
     used = stats.disk_bytes + stats.log_bytes
     now = services.clock.now_ms()
     total = services.analytics.total(entry.id, now - 3_600_000, now)
-    indexes = dict.fromkeys(
-        entry.record.properties.get("indexes", {}), "ready" if stats.indexed_rows == stats.rows else "building"
-    )
+    indexes = dict.fromkeys(entry.record.properties.get("indexes", {}), state_of(stats))
     return reply(
         {
             "databaseId": entry.id,

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
 from jadevectordb.gateway.rest.v1.databases import number
 from jadevectordb.gateway.rest.v1.search import ALIASES as SEARCH_ALIASES
-from jadevectordb.gateway.rest.v1.search import Wanted, flag, real, wanted_of
+from jadevectordb.gateway.rest.v1.search import Wanted, flag, real, shown_hybrid, wanted_of
 from jadevectordb.gateway.rest.v1.vectors import values_of
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.hybrid import FUSIONS, HybridHit
 from jadevectordb.gateway.service.hybrid_searching import HybridQuery, run_hybrid
-from jadevectordb.gateway.service.searching import as_list
 from jadevectordb.gateway.service.services import Services
 
 ALIASES: Mapping[str, str] = {
@@ -57,19 +54,6 @@ def query_of(fields: dict[str, Any], entry: Entry, wanted: Wanted) -> HybridQuer
     )
 
 
-def shown(hit: HybridHit, score: float, wanted: Wanted) -> dict[str, Any]:
-    """A result with every alias that clients read."""
-    inner: dict[str, Any] = {"id": hit.id}
-    if wanted.metadata:
-        inner["metadata"] = {} if hit.item is None else msgspec.Raw(hit.item.metadata_json)
-    if wanted.values and hit.item is not None:
-        inner["values"] = as_list(hit.item)
-    item = {**inner, "score": score}
-    if not wanted.compact:
-        item |= {"vectorId": hit.id, "similarity": score, "similarityScore": score, "vector": inner}
-    return item
-
-
 def parts_of(hit: HybridHit) -> dict[str, Any]:
     return {"vectorScore": hit.vector_score, "bm25Score": hit.bm25_score, "hybridScore": hit.score}
 
@@ -86,7 +70,9 @@ def _hybrid(services: Services, request: Request) -> Response:
     used = [entry.handle.index_in_use] * (query.vector is not None) + ["BM25"] * by_words
     return reply(
         {
-            "results": [shown(hit, hit.score, wanted) | (parts_of(hit) if with_scores else {}) for hit in answer.hits],
+            "results": [
+                shown_hybrid(hit, hit.score, wanted) | (parts_of(hit) if with_scores else {}) for hit in answer.hits
+            ],
             "count": len(answer.hits),
             "filtersApplied": wanted.filter is not None,
             "fusionMethod": query.fusion,

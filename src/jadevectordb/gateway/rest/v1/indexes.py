@@ -9,14 +9,17 @@ import secrets
 from typing import Any
 
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
-from jadevectordb.gateway.rest.v1.databases import text
+from jadevectordb.gateway.rest.v1.databases import index_parameters_of, state_of, text
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.database import index_kind_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import INDEXES_MAX
 
-_ALIASES = {"type": "type", "indexType": "type", "index_type": "type", "name": "name", "parameters": "parameters"}
+_ALIASES = {
+    "type": "type", "indexType": "type", "index_type": "type", "name": "name", "parameters": "parameters",
+    "indexParameters": "parameters", "index_parameters": "parameters",
+}  # fmt: skip
 
 
 def _indexes(entry: Entry) -> dict[str, dict[str, Any]]:
@@ -25,7 +28,6 @@ def _indexes(entry: Entry) -> dict[str, dict[str, Any]]:
 
 def _shown(entry: Entry, index_id: str, index: dict[str, Any], is_active: bool) -> dict[str, Any]:
     stats = entry.handle.stats()
-    ready = not is_active or stats.indexed_rows == stats.rows
     return {
         "indexId": index_id,
         "index_id": index_id,
@@ -33,7 +35,7 @@ def _shown(entry: Entry, index_id: str, index: dict[str, Any], is_active: bool) 
         "indexType": index["type"],
         "index_type": index["type"],
         "name": index["name"],
-        "status": "ready" if ready else "building",
+        "status": state_of(stats) if is_active else "ready",
         "active": is_active,
         "parameters": index["parameters"],
         "stats": {
@@ -59,18 +61,14 @@ def _store(services: Services, entry: Entry, indexes: dict[str, dict[str, Any]],
     return services.catalog.update(entry.id, properties=properties, index_type=kind, **record)
 
 
-def _parameters(fields: dict[str, Any]) -> dict[str, Any]:
-    parameters = fields.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise invalid(f"parameters must be an object, got {parameters!r:.60}.")
-    return parameters
-
-
 def _create(services: Services, request: Request) -> Response:
     fields, entry = request.fields(_ALIASES), request.entry
     if "type" not in fields:
         raise invalid("An index needs a type: HNSW, IVF, LSH, FLAT or AUTO.")
-    kind, parameters = str(index_kind_of(fields["type"])), _parameters(fields)
+    kind, parameters = (
+        str(index_kind_of(fields["type"])),
+        index_parameters_of(fields.get("parameters", {}), "parameters"),
+    )
     indexes = _indexes(entry)
     if len(indexes) >= INDEXES_MAX:
         raise invalid(f"A database keeps at most {INDEXES_MAX} index definitions: delete one first.")
@@ -109,7 +107,7 @@ def _get(services: Services, request: Request) -> Response:
 def _update(services: Services, request: Request) -> Response:
     fields, entry = request.fields(_ALIASES), request.entry
     index_id, index = _found(request)
-    parameters = {**index["parameters"], **_parameters(fields)}
+    parameters = {**index["parameters"], **index_parameters_of(fields.get("parameters", {}), "parameters")}
     name = text(fields, "name") or index["name"]
     active = index_id == _active(entry)
     if active:

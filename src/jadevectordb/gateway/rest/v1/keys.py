@@ -52,7 +52,7 @@ def _create(services: Services, request: Request) -> Response:
 
 def _list(services: Services, request: Request) -> Response:
     access, principal = services.access, request.principal
-    asked = request.query.get("user_id", "") or request.query.get("userId", "")
+    asked = request.parameter("user_id")
     limit, offset = request.integer("limit", _LIST_MAX, 1, _LIST_MAX), request.integer("offset", 0, 0, 1 << 31)
     if asked:
         found = access.keys.of_user(subject(services, request, asked, "API keys"))

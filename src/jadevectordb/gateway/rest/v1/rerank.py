@@ -8,8 +8,8 @@ from typing import Any
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
 from jadevectordb.gateway.rest.v1.databases import number, text
 from jadevectordb.gateway.rest.v1.hybrid import ALIASES as HYBRID_ALIASES
-from jadevectordb.gateway.rest.v1.hybrid import parts_of, query_of, shown
-from jadevectordb.gateway.rest.v1.search import flag, real, wanted_of
+from jadevectordb.gateway.rest.v1.hybrid import parts_of, query_of
+from jadevectordb.gateway.rest.v1.search import flag, real, shown_hybrid, wanted_of
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.hybrid_searching import run_rerank
 from jadevectordb.gateway.service.services import Services
@@ -66,7 +66,7 @@ def _search(services: Services, request: Request) -> Response:
     results = []
     for found in answer.hits:
         scores = {**parts_of(found.hit), "rerankScore": found.rerank_score, "combinedScore": found.score}
-        results.append(shown(found.hit, found.score, wanted) | {"docId": found.hit.id} | scores)
+        results.append(shown_hybrid(found.hit, found.score, wanted) | {"docId": found.hit.id} | scores)
     total_ms = (services.clock.monotonic_s() - started) * 1000
     return reply(
         {

@@ -9,14 +9,16 @@ import msgspec
 import numpy as np
 
 from jadevectordb.gateway.embedded.hits import Hits
-from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
+from jadevectordb.gateway.rest.http import Handler, Request, Response, Route, invalid, reply
 from jadevectordb.gateway.rest.v1.databases import number
 from jadevectordb.gateway.rest.v1.vectors import values_of
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.contract_filters import translate
-from jadevectordb.gateway.service.searching import SearchOptions, as_lists, search
+from jadevectordb.gateway.service.hybrid import HybridHit
+from jadevectordb.gateway.service.hybrid_searching import HybridQuery, run_words
+from jadevectordb.gateway.service.searching import SearchOptions, as_list, as_lists, search
 from jadevectordb.gateway.service.services import Services
-from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.database import metric_of
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
 from jadevectordb.model.metric import Metric
@@ -64,6 +66,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def wanted_of(fields: dict[str, Any], entry: Entry) -> Wanted:
     """The common fields, checked. Raises INVALID_ARGUMENT, INVALID_FILTER."""
+    if "metric" in fields:
+        check_metric(entry, metric_of(fields["metric"]))
     return Wanted(
         k=number(fields.get("k", 10), "topK", 1, K_MAX),
         filter=translate(fields.get("filters"), entry.handle.config.schema),
@@ -104,71 +108,96 @@ def _recall(fields: dict[str, Any]) -> float:
     return recall
 
 
-def shown(hits: Hits, wanted: Wanted) -> list[dict[str, Any]]:
-    """Result items with every alias that clients read."""
+def result(
+    vector_id: str, score: float, metadata: bytes | None, values: list[float] | None, wanted: Wanted
+) -> dict[str, Any]:
+    """A result with every alias that clients read. metadata: as JSON. None: not asked for, or not there."""
+    inner: dict[str, Any] = {"id": vector_id}
+    if metadata is not None:
+        inner["metadata"] = msgspec.Raw(metadata)
+    if values is not None:
+        inner["values"] = values
+    item = {**inner, "score": score}
+    if not wanted.compact:
+        item |= {"vectorId": vector_id, "similarity": score, "similarityScore": score, "vector": inner}
+    return item
+
+
+def _shown(hits: Hits, wanted: Wanted) -> list[dict[str, Any]]:
     rows = as_lists(hits) if wanted.values and hits else [None] * len(hits)
-    items = []
-    for hit, row in zip(hits, rows, strict=True):
-        inner: dict[str, Any] = {"id": hit.id}
-        if wanted.metadata:
-            inner["metadata"] = msgspec.Raw(hit.metadata_json)
-        if row is not None:
-            inner["values"] = row
-        item = {**inner, "score": hit.score}
-        if not wanted.compact:
-            item |= {"vectorId": hit.id, "similarity": hit.score, "similarityScore": hit.score, "vector": inner}
-        items.append(item)
-    return items
+    return [
+        result(hit.id, hit.score, hit.metadata_json if wanted.metadata else None, row, wanted)
+        for hit, row in zip(hits, rows, strict=True)
+    ]
+
+
+def shown_hybrid(hit: HybridHit, score: float, wanted: Wanted) -> dict[str, Any]:
+    """A text that has no vector has no metadata and no values."""
+    metadata = b"{}" if hit.item is None else hit.item.metadata_json
+    values = as_list(hit.item) if wanted.values and hit.item is not None else None
+    return result(hit.id, score, metadata if wanted.metadata else None, values, wanted)
 
 
 def _search(services: Services, request: Request) -> Response:
     fields = request.fields(ALIASES)
     entry = request.entry
     wanted = wanted_of(fields, entry)
+    explain = flag(fields, "explain", False)
     started = services.clock.monotonic_s()
-    options = SearchOptions(
-        k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=flag(fields, "explain", False)
-    )  # fmt: skip
-    vector, text = _query(services, entry, fields)
-    hits, query_id = search(services, entry, request.principal, vector, options, text=text, node=wanted.filter)
-    answer: dict[str, Any] = {
-        "results": shown(hits, wanted),
-        "count": len(hits),
-        "filtersApplied": wanted.filter is not None,
-        "queryTimeMs": round((services.clock.monotonic_s() - started) * 1000, 3),
-        "indexUsed": entry.handle.index_in_use,
-        "queryId": query_id,
-    }
-    if hits.explanation is not None:
-        answer["plan"] = hits.explanation.as_dict()
-    return reply(answer, headers=(("x-query-id", query_id),))
+    vector = _query_vector(services, entry, fields)
+    plan: dict[str, Any] = {}
+    if vector is None:
+        query = HybridQuery(text=fields["text"], k=wanted.k, filter=wanted.filter, threshold=wanted.threshold)
+        answer = run_words(services, entry, request.principal, query)
+        results, query_id, used = [shown_hybrid(h, h.score, wanted) for h in answer.hits], answer.query_id, "BM25"
+    else:
+        options = SearchOptions(k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=explain)
+        hits, query_id = search(services, entry, request.principal, vector, options, node=wanted.filter)
+        results, used = _shown(hits, wanted), entry.handle.index_in_use
+        if hits.explanation is not None:
+            plan["plan"] = hits.explanation.as_dict()
+    return reply(
+        {
+            "results": results,
+            "count": len(results),
+            "filtersApplied": wanted.filter is not None,
+            "queryTimeMs": round((services.clock.monotonic_s() - started) * 1000, 3),
+            "indexUsed": used,
+            "queryId": query_id,
+            **plan,
+        },
+        headers=(("x-query-id", query_id),),
+    )
 
 
-def _query(services: Services, entry: Entry, fields: dict[str, Any]) -> tuple[Any, str | None]:
-    """(vector, None), or (None, text) for a keyword search."""
+def _query_vector(services: Services, entry: Entry, fields: dict[str, Any]) -> Any:
+    """The vector to search with, that of the text where a model makes one that fits; None: search by words."""
     if "vector" in fields:
-        return values_of(fields["vector"], entry, "queryVector"), None
+        return values_of(fields["vector"], entry, "queryVector")
     text = fields.get("text")
     if not isinstance(text, str) or not text.strip():
         raise invalid("A search needs a queryVector (a list of numbers).")
     embeddings = services.embeddings
     if embeddings.is_available and embeddings.dimension == entry.handle.dimension:
-        return embeddings.embed([text]).vectors[0], None
-    if entry.handle.config.schema.texts:
-        return None, text
+        return embeddings.embed([text]).vectors[0]
+    if services.bm25.has_text(entry.id, entry.handle):
+        return None
     raise invalid(
         "This search has a text but no queryVector: no embedding model of the database's dimension is configured, and it has no "
         "BM25 index. Send queryVector, or build the index with POST /v1/databases/{databaseId}/bm25-index/build."
     )
 
 
-def _with_metric(metric: Metric) -> Any:
+def check_metric(entry: Entry, metric: Metric) -> None:
+    if entry.handle.metric != str(metric):
+        raise invalid(
+            f"This database compares by {entry.handle.metric}, its index can't answer by {metric}: search without naming a metric."
+        )
+
+
+def _with_metric(metric: Metric) -> Handler:
     def handle(services: Services, request: Request) -> Response:
-        if request.entry.handle.metric != str(metric):
-            raise JadeError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"This database compares by {request.entry.handle.metric}, its index can't answer by {metric}: use /search.",
-            )
+        check_metric(request.entry, metric)
         return _search(services, request)
 
     return handle

@@ -13,14 +13,14 @@ from jadevectordb.ports.event_log import EventFilter
 def _audit_log(services: Services, request: Request) -> Response:
     audit, principal = services.access.audit, request.principal
     limit, offset = request.integer("limit", 100, 1, AUDIT_PAGE_MAX), request.integer("offset", 0, 0, 1 << 31)
-    asked = request.query.get("user_id", "") or request.query.get("userId", "")
+    asked = request.parameter("user_id")
     if asked:
         user_id: str | None = (
             "" if asked == "system" and principal.may_administer else subject(services, request, asked, "events")
         )
     else:
         user_id = None if principal.may_administer else principal.user_id
-    filter_ = which(request.query.get("event_type", "") or request.query.get("eventType", ""), user_id)
+    filter_ = which(request.parameter("event_type"), user_id)
     events = [event_json(event) for event in audit.query(filter_, limit=limit, offset=offset)]
     total = audit.count(filter_)
     return reply(
@@ -30,7 +30,7 @@ def _audit_log(services: Services, request: Request) -> Response:
 
 def _sessions(services: Services, request: Request) -> Response:
     access, principal = services.access, request.principal
-    asked = request.query.get("user_id", "") or request.query.get("userId", "")
+    asked = request.parameter("user_id")
     user_id = subject(services, request, asked, "sessions") if asked else principal.user_id
     uses = access.usage.of_user(user_id)
     found = [session_json(s, uses.get(s.session_id), principal) for s in access.sessions.of_user(user_id)]

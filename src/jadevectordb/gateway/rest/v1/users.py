@@ -52,10 +52,10 @@ def _create(services: Services, request: Request) -> Response:
 
 
 def _list(services: Services, request: Request) -> Response:
-    status = request.query.get("status", "").lower()
+    status = request.parameter("status").lower()
     if status and status not in _STATUS:
         raise invalid("status must be active or inactive.")
-    wanted = request.query.get("role", "")
+    wanted = request.parameter("role")
     role = parse_roles(wanted)[0] if wanted else None
     limit, offset = request.integer("limit", _LIST_MAX, 1, _LIST_MAX), request.integer("offset", 0, 0, 1 << 31)
     found = services.access.accounts.list(role=role, is_active=_STATUS[status] if status else None)
@@ -68,7 +68,7 @@ def _get(services: Services, request: Request) -> Response:
 
 
 def _update(services: Services, request: Request) -> Response:
-    fields = request.fields(_USER)
+    fields = {name: value for name, value in request.fields(_USER).items() if value != ""}
     account = _self_or_admin(services, request, "change")
     if not fields:
         raise invalid("There is nothing to change: send is_active, roles, username, email or password.")

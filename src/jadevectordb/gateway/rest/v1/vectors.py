@@ -65,8 +65,8 @@ def metadata_of(value: object) -> bytes:
     return encode(value)
 
 
-def shown(entry: Entry, items: list[Item], times: dict[str, str | None] | None = None) -> list[dict[str, Any]]:
-    """Vector objects, with every alias that clients read."""
+def shown(entry: Entry, items: list[Item]) -> list[dict[str, Any]]:
+    """Vector objects, with every alias that clients read. When a vector was written is not kept with it: those are null."""
     rows = as_lists(items) if items else []
     return [
         {
@@ -75,6 +75,8 @@ def shown(entry: Entry, items: list[Item], times: dict[str, str | None] | None =
             "values": row,
             "metadata": item.metadata,
             "databaseId": entry.id,
+            "createdAt": None,
+            "updatedAt": None,
             "version": item.version,
         }
         for item, row in zip(items, rows, strict=True)
@@ -116,7 +118,7 @@ def _batch(services: Services, request: Request) -> Response:
     for position, one in enumerate(vectors):
         if not isinstance(one, dict):
             raise invalid(f"vectors[{position}] must be an object.")
-        folded = {_VECTOR_ALIASES.get(name, name): value for name, value in one.items() if value is not None}
+        folded = request.folded(one, _VECTOR_ALIASES, "vectors[].")
         ids.append(vector_id_of(folded.get("id")))
         rows[position] = values_of(folded.get("values"), entry, f"vectors[{position}].values")
         metadata.append(metadata_of(folded.get("metadata")))
@@ -166,7 +168,9 @@ def _list(services: Services, request: Request) -> Response:
 def _batch_get(services: Services, request: Request) -> Response:
     ids = request.fields(_GET_ALIASES).get("ids")
     if not isinstance(ids, list) or not ids or len(ids) > BATCH_ROWS_MAX:
-        raise invalid("ids must be a list with at least one id.")
+        raise invalid(f"ids must be a list of 1 to {BATCH_ROWS_MAX} ids.")
+    if any(one is None or one == "" for one in ids):
+        raise invalid("ids holds an empty one: every id is a string of at least one character.")
     wanted = [vector_id_of(one) for one in ids]
     found = request.entry.handle.get(wanted)
     present = shown(request.entry, [item for item in found if item is not None])
