@@ -25,6 +25,8 @@ class ResetCommand:
                 self._words, input=json.dumps(told).encode(), capture_output=True, timeout=_WITHIN_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise JadeError(ErrorCode.IO_ERROR, f"auth.reset_command could not be run ({type(error).__name__}).") from None
+            raise JadeError(
+                ErrorCode.IO_ERROR, f"auth.reset_command could not be run ({type(error).__name__})."
+            ) from None
         if done.returncode:
             raise JadeError(ErrorCode.IO_ERROR, f"auth.reset_command failed with exit code {done.returncode}.")

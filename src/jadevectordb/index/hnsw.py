@@ -172,7 +172,7 @@ class HnswIndex(CandidateIndex):
         if breadth is None or overrides.exact:
             return exact_cost_us(self._block, has_dead=has_dead)
         compared = max(breadth, K_TYPICAL + _SPARE) * self._links
-        return 10 + (_DEAD_US if has_dead else 0.0) + compared * (0.02 + 0.0002 * self._block.space.row_width)
+        return float(10 + (_DEAD_US if has_dead else 0.0) + compared * (0.02 + 0.0002 * self._block.space.row_width))
 
     def _breadth(self, recall: float, k: int) -> int | None:
         at = bisect.bisect_left(TARGETS, recall - 1e-9)

@@ -181,7 +181,7 @@ class LshIndex(CandidateIndex):
             return exact_cost_us(self._block, has_dead=has_dead)
         candidate_ns = costs_of(self._block.space.row_width, 0).candidate_ns
         row_ns = 4.0 + 0.025 * self._codes.shape[1] + (_DEAD_ROW_NS if has_dead else 0.0)
-        return 15 + (self.row_count * row_ns + count * candidate_ns) / 1000
+        return float(15 + (self.row_count * row_ns + count * candidate_ns) / 1000)
 
     @staticmethod
     def _scan(code: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int64]:

@@ -21,7 +21,13 @@ from jadevectordb.settings.schema import CHOICES, SECRETS, Settings
 _PREFIX = "JADEVECTORDB_"
 _SHORT = {"JADEVECTORDB_ADMIN_PASSWORD": "auth.admin_password"}
 _CLIENT_NAMES = frozenset(  # variables of clients and examples, not of the server
-    {"JADEVECTORDB_URL", "JADEVECTORDB_API_KEY", "JADEVECTORDB_USER_ID", "JADEVECTORDB_CONFIG", "JADEVECTORDB_REQUIRE_BROWSER"}
+    {
+        "JADEVECTORDB_URL",
+        "JADEVECTORDB_API_KEY",
+        "JADEVECTORDB_USER_ID",
+        "JADEVECTORDB_CONFIG",
+        "JADEVECTORDB_REQUIRE_BROWSER",
+    }
 )
 
 
@@ -120,7 +126,9 @@ def _checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         if isinstance(value, str) and types[name] == list[str]:
             value = [part.strip() for part in value.split(",") if part.strip()]
         try:
-            sections.setdefault(section, {})[field] = msgspec.convert(value, types[name], strict=not isinstance(value, str))
+            sections.setdefault(section, {})[field] = msgspec.convert(
+                value, types[name], strict=not isinstance(value, str)
+            )
         except msgspec.ValidationError as error:
             raise _wrong(f"{name} ({origins[name]}) is {_shown(name, value)}: {error}.") from None
         allowed = CHOICES.get(name)
@@ -145,7 +153,10 @@ def _check_together(settings: Settings) -> None:
     for name, path in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
         if path and not Path(path).is_file():
             raise _wrong(f"tls.{name}: there is no file {path}.")
-    for name, addresses in (("trusted_proxies", settings.auth.trusted_proxies), ("metrics_allow", settings.auth.metrics_allow)):
+    for name, addresses in (
+        ("trusted_proxies", settings.auth.trusted_proxies),
+        ("metrics_allow", settings.auth.metrics_allow),
+    ):
         for address in addresses:
             try:
                 ipaddress.ip_network(address, strict=False)
