@@ -32,7 +32,7 @@ class DatabaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the server knows of a database beyond the engine. owner: a user id, "" = nobody (admins only).
 
     grants: user id -> read, write or admin. index_type: as the client asked for it. properties: what clients sent along
-    (indexParameters, sharding, replication, ...), kept and given back.
+    (sharding, replication, ...), kept and given back.
     """
 
     id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,19 @@ def run_hybrid(services: Services, entry: Entry, principal: Principal, query: Hy
     indexed = services.bm25.has_text(entry.id, entry.handle)
     with _recorded(services, entry, principal, query, _kind(query, indexed)) as record:
         hits = _retrieve(services, entry, query, query.k, indexed)
+        if query.threshold is not None:
+            hits = [hit for hit in hits if hit.score >= query.threshold]
+        record["results"] = len(hits)
+    return HybridAnswer(hits, record["query_id"], indexed)
+
+
+def run_words(services: Services, entry: Entry, principal: Principal, query: HybridQuery) -> HybridAnswer:
+    """By words alone, scored as BM25 has it: there is nothing to fuse. Raises CONFLICT without an index of words."""
+    assert query.vector is None
+    indexed = services.bm25.has_text(entry.id, entry.handle)
+    with _recorded(services, entry, principal, query, QueryKind.BM25) as record:
+        found = _retrieve(services, entry, query, query.k, indexed)
+        hits = [dataclasses.replace(hit, score=hit.bm25_score) for hit in found]
         if query.threshold is not None:
             hits = [hit for hit in hits if hit.score >= query.threshold]
         record["results"] = len(hits)
