@@ -303,3 +303,18 @@ def test_wrong_usage(run: Run, folder: Path, arguments: tuple[str, ...]) -> None
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
     assert result.stdout == ""
+
+
+def test_bench_measures_speed_and_recall(tmp_path: Path) -> None:
+    with jade.open(tmp_path / "data") as store:
+        database = store.create_database("words", dimension=8)
+        rows = np.random.default_rng(3).standard_normal((300, 8))
+        database.upsert([f"w{i}" for i in range(300)], rows, [{"even": i % 2 == 0} for i in range(300)])
+        store.create_database("none", dimension=2)
+    arguments = ["bench", str(tmp_path / "data"), "words", "--seconds", "0.2", "--clients", "2", "--format", "json"]
+    result = CliRunner().invoke(commands, [*arguments, "--filter", '{"even": true}'])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    assert facts["searches"] > 0 and facts["recall@10 found"] == 1.0 and facts["p50 ms"] <= facts["p99 ms"]
+    refused = CliRunner().invoke(commands, ["bench", str(tmp_path / "data"), "none"])
+    assert refused.exit_code == 1 and "empty" in refused.output

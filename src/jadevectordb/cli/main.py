@@ -11,6 +11,7 @@ import click
 
 import jadevectordb as jade
 from jadevectordb.cli import (
+    bench,
     completion,
     databases,
     demo,
@@ -67,6 +68,7 @@ for _group in (
     write.COMMANDS,
     transfers.COMMANDS,
     maintenance.COMMANDS,
+    bench.COMMANDS,
     server.COMMANDS,
     sign_in.COMMANDS,
     completion.COMMANDS,
