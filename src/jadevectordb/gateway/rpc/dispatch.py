@@ -24,14 +24,13 @@ from google.protobuf.message import DecodeError
 from jadevectordb.gateway.access.operations import OPERATIONS, Operation, Scope
 from jadevectordb.gateway.rpc.call import Call
 from jadevectordb.gateway.rpc.errors import CODE_KEY, RETRYABLE_KEY, STATUS, is_internal, sentence_of, trailing_metadata
-from jadevectordb.gateway.rpc.node import Node
+from jadevectordb.gateway.rpc.node import OK, Node
 from jadevectordb.gateway.rpc.table import Kind, Rpc
 from jadevectordb.gateway.service.meters import Meter
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 logger = logging.getLogger("jadevectordb.rpc")
 
-_OK = grpc.StatusCode.OK.name
 _INTERNAL = grpc.StatusCode.INTERNAL
 _NOTHING = nullcontext()
 
@@ -44,6 +43,7 @@ class Served:
         self.rpc = rpc
         self.operation: Operation = OPERATIONS[rpc.operation]
         self.meter: Meter = node.services.telemetry.meter("grpc", rpc.kind.value, rpc.path, rpc.operation)
+        node.meters.append(self.meter)
         self._parse: Callable[[bytes], Any] = rpc.request.FromString
         self._handler: Callable[[Call, Any], Any] = rpc.handler
         self._pool = pool
@@ -167,11 +167,10 @@ class _Ending:
         self._started = time.perf_counter()
         self.bytes_in = 0
         served.meter.begin()
-        served.node.counts.begin()
         self.call = Call(served.node, served.operation, context)
 
     def done(self, bytes_out: int) -> None:
-        self._status, self._bytes_out = _OK, bytes_out
+        self._status, self._bytes_out = OK, bytes_out
         self.call.audit()
 
     def failed(self, error: JadeError) -> NoReturn:
@@ -192,7 +191,6 @@ class _Ending:
 
     def close(self) -> None:
         served = self._served
-        served.node.counts.end(self._status != _OK)
         served.meter.leave()
         served.meter.record(self._status, time.perf_counter() - self._started, self.bytes_in, self._bytes_out)
 

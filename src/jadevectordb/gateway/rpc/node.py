@@ -13,37 +13,38 @@ from contextlib import contextmanager
 
 import grpc
 
+from jadevectordb.gateway.service.meters import Meter
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
 
+OK = grpc.StatusCode.OK.name
+
 
 class Watch:
-    """Calls that wait for their client, and since when; thread-safe. At most as many as there are threads."""
+    """Calls that wait for their client, and since when. At most as many as there are threads.
+
+    Thread-safe without a lock, because every call passes here twice: single operations on a dict are atomic.
+    """
 
     def __init__(self, still_s_max: float, clock: Clock) -> None:
         self._still_s_max = still_s_max
         self._clock = clock
-        self._lock = threading.Lock()
         self._moved_s: dict[grpc.ServicerContext, float] = {}
 
     def moved(self, context: grpc.ServicerContext) -> None:
         """Watch the call from now on; something moved, if it was watched already."""
-        with self._lock:
-            self._moved_s[context] = self._clock.monotonic_s()
+        self._moved_s[context] = self._clock.monotonic_s()
 
     def forget(self, context: grpc.ServicerContext) -> None:
-        with self._lock:
-            self._moved_s.pop(context, None)
+        self._moved_s.pop(context, None)
 
-    def sweep(self) -> int:
-        """End the calls that stood still for too long; how many. To be called now and then."""
+    def sweep(self) -> None:
+        """End the calls that stood still for too long. To be called now and then."""
         before_s = self._clock.monotonic_s() - self._still_s_max
-        with self._lock:
-            still = [context for context, moved_s in self._moved_s.items() if moved_s < before_s]
-        for context in still:
-            context.cancel()  # type: ignore[no-untyped-call]
-        return len(still)
+        for context, moved_s in list(self._moved_s.items()):
+            if moved_s < before_s:
+                context.cancel()  # type: ignore[no-untyped-call]
 
 
 class LongCalls:
@@ -77,26 +78,6 @@ class LongCalls:
             return self._held
 
 
-class Counts:
-    """Calls since the start; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.in_flight = 0  # >= 0
-        self.calls = 0
-        self.failed = 0  # <= calls
-
-    def begin(self) -> None:
-        with self._lock:
-            self.in_flight += 1
-            self.calls += 1
-
-    def end(self, failed: bool) -> None:
-        with self._lock:
-            self.in_flight -= 1
-            self.failed += failed
-
-
 class Node:
     """Handed to every call. stopping: set when the server begins to stop; calls that come then are refused."""
 
@@ -104,6 +85,17 @@ class Node:
         self.services = services
         self.watch = watch
         self.long_calls = long_calls
-        self.counts = Counts()
+        self.meters: list[Meter] = []  # of every RPC that is served
         self.started_ms = services.clock.now_ms()
         self.stopping = False
+
+    @property
+    def in_flight(self) -> int:
+        """Calls being served."""
+        return sum(meter.figures().in_flight for meter in self.meters)
+
+    def calls(self) -> tuple[int, int]:
+        """Calls that ended since the start, and those of them that failed."""
+        figures = [meter.figures() for meter in self.meters]
+        every = sum(one.requests for one in figures)
+        return every, every - sum(one.statuses.get(OK, 0) for one in figures)

@@ -9,7 +9,7 @@ import msgspec
 from jadevectordb.gateway.rpc.call import Call
 from jadevectordb.gateway.rpc.generated import search_pb2 as wire
 from jadevectordb.gateway.rpc.generated import types_pb2 as types
-from jadevectordb.gateway.rpc.values import filter_of, floats_of, hits_of, invalid, queries_of
+from jadevectordb.gateway.rpc.values import add_hits, filter_of, floats_of, invalid, queries_of
 from jadevectordb.gateway.service import searching
 from jadevectordb.gateway.service.searching import SearchOptions
 from jadevectordb.model.filter_parse import parse
@@ -53,7 +53,8 @@ def search(call: Call, request: wire.SearchRequest) -> wire.SearchResponse:
         call.services, call.entry, call.principal, vector, SearchOptions(**options), vector_id=vector_id, text=text
     )
     call.did("")
-    answer = wire.SearchResponse(hits=hits_of(hits, selection))
+    answer = wire.SearchResponse()
+    add_hits(answer, hits, selection)
     if hits.explanation is not None:
         answer.explanation_json = msgspec.json.encode(hits.explanation.as_dict())
     return answer
@@ -76,7 +77,7 @@ def search_batch(call: Call, request: wire.SearchBatchRequest) -> wire.SearchBat
     for query in queries:
         call.check_wanted()
         hits, _ = searching.search(call.services, entry, call.principal, query, options, node=node)
-        answer.results.append(wire.SearchBatchResult(hits=hits_of(hits, selection)))
+        add_hits(answer.results.add(), hits, selection)
     call.did(f"{len(queries)} queries")
     return answer
 

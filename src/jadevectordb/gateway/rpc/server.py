@@ -14,6 +14,7 @@ from jadevectordb.gateway.rpc.dispatch import Served
 from jadevectordb.gateway.rpc.node import LongCalls, Node, Watch
 from jadevectordb.gateway.rpc.public import Health, reflection_rpcs
 from jadevectordb.gateway.rpc.table import HEALTH, RPC_OPERATIONS, RPCS, Rpc
+from jadevectordb.gateway.rpc.threads import CallThreads
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import (
@@ -66,7 +67,7 @@ class RpcServer:
         names = sorted({rpc.service for rpc in RPCS})
         self._health = Health(names, RPC_HEALTH_WATCHERS_MAX)
         self._health_pool = ThreadPoolExecutor(_HEALTH_THREADS, thread_name_prefix="jade-rpc-health")
-        self._pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="jade-rpc")
+        self._pool = CallThreads(self._options.threads, "jade-rpc")
         self._server = grpc.server(
             self._pool,
             options=_channel_options(self._options),
@@ -121,8 +122,8 @@ class RpcServer:
         self._server.stop(grace_s).wait()
         if self._sweeper.is_alive():
             self._sweeper.join()
-        for pool in (self._pool, self._health_pool):
-            pool.shutdown(wait=True)
+        self._pool.shutdown()
+        self._health_pool.shutdown()
         self._health.close()
 
     def _sweep(self) -> None:

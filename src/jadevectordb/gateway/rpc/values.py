@@ -136,16 +136,15 @@ def packed_of(values: npt.NDArray[Any], selection: types.Selection | None) -> ty
     return types.Vector(packed=np.ascontiguousarray(values, _FLOAT32).tobytes())
 
 
-def hits_of(hits: Iterable[Hit], selection: types.Selection | None) -> list[types.Hit]:
-    """selection: None is metadata alone."""
+def add_hits(answer: Any, hits: Iterable[Hit], selection: types.Selection | None) -> None:
+    """To the field `hits` of an answer. selection: None is metadata alone."""
+    add = answer.hits.add
     if selection is None:
-        return [types.Hit(id=hit.id, score=hit.score, metadata_json=hit.metadata_json) for hit in hits]
-    found = []
-    for hit in hits:
-        one = types.Hit(id=hit.id, score=hit.score)
-        _fill(one, hit, selection)
-        found.append(one)
-    return found
+        for hit in hits:
+            add(id=hit.id, score=hit.score, metadata_json=hit.metadata_json)
+    else:
+        for hit in hits:
+            _fill(add(id=hit.id, score=hit.score), hit, selection)
 
 
 def stored_of(item: Item, selection: types.Selection) -> types.StoredVector:

@@ -79,7 +79,7 @@ def _upsert(call: Call, request: wire.UpsertVectorsRequest | wire.BulkUpsertRequ
         metadata = metadata_of(columns.metadata_json, len(ids))
         conditions = conditions_of(columns.if_version)
     call.check_wanted()
-    result = handle.upsert(ids, vectors, metadata, conditions, request_id=request.request_id)  # type: ignore[arg-type]
+    result = handle.upsert(ids, vectors, metadata, conditions, request_id=request.request_id)
     call.did(f"{result.count} vectors")
     return result
 
@@ -100,7 +100,7 @@ def update_metadata(call: Call, request: wire.UpdateMetadataRequest) -> wire.Upd
         ids,
         metadata,
         merge=not request.replace,
-        if_version=conditions_of(request.if_version),  # type: ignore[arg-type]  # None among them: no condition
+        if_version=conditions_of(request.if_version),
         request_id=request.request_id,
     )
     call.did(f"{result.count} vectors")
@@ -115,7 +115,7 @@ def delete(call: Call, request: wire.DeleteVectorsRequest) -> wire.DeleteVectors
     result = call.entry.handle.delete(
         ids or None,
         filter=condition,
-        if_version=conditions_of(request.if_version),  # type: ignore[arg-type]
+        if_version=conditions_of(request.if_version),
         request_id=request.request_id,
     )
     call.did(f"{result.count} vectors")

@@ -8,10 +8,10 @@ from jadevectordb.gateway.rpc.databases import timestamp
 from jadevectordb.gateway.rpc.generated import types_pb2 as types
 from jadevectordb.gateway.rpc.generated import worker_pb2 as wire
 from jadevectordb.gateway.rpc.values import (
+    add_hits,
     conditions_of,
     filter_of,
     floats_of,
-    hits_of,
     invalid,
     metadata_of,
     receipt_of,
@@ -42,7 +42,9 @@ def search_shard(call: Call, request: wire.SearchShardRequest) -> wire.SearchSha
     )
     call.did(f"shard {request.shard.shard}")
     selection = request.include if request.HasField("include") else _NOTHING
-    return wire.SearchShardResponse(hits=hits_of(hits, selection), watermark=watermark)
+    answer = wire.SearchShardResponse(watermark=watermark)
+    add_hits(answer, hits, selection)
+    return answer
 
 
 def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchResponse:
@@ -58,7 +60,7 @@ def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchR
         ids,
         vectors,
         metadata,
-        conditions_of(columns.if_version),  # type: ignore[arg-type]  # None among them: no condition
+        conditions_of(columns.if_version),
         request_id=request.request_id,
     )
     call.did(f"{result.count} vectors")
@@ -73,7 +75,7 @@ def delete(call: Call, request: wire.DeleteRequest) -> wire.DeleteResponse:
     call.check_wanted()
     result = handle.delete(
         ids,
-        if_version=conditions_of(request.if_version),  # type: ignore[arg-type]
+        if_version=conditions_of(request.if_version),
         request_id=request.request_id,
     )
     call.did(f"{result.count} vectors")
@@ -92,12 +94,13 @@ def health(call: Call, request: wire.HealthRequest) -> wire.HealthResponse:
         troubles=troubles,
         version=call.services.version,
         started_at=timestamp(node.started_ms),
-        calls_in_flight=node.counts.in_flight,
+        calls_in_flight=node.in_flight,
     )
 
 
 def stats(call: Call, request: wire.StatsRequest) -> wire.StatsResponse:
-    answer = wire.StatsResponse(calls=call.node.counts.calls, calls_failed=call.node.counts.failed)
+    calls, failed = call.node.calls()
+    answer = wire.StatsResponse(calls=calls, calls_failed=failed)
     for entry in call.services.catalog.visible(call.principal):
         call.check_wanted()
         found = entry.handle.stats()

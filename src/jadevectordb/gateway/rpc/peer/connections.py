@@ -1,4 +1,7 @@
-"""The connections to one peer: gRPC channels, each a TCP connection of its own, opened and closed as `pool_policy` says."""
+"""The connections to one peer: gRPC channels, each a TCP connection of its own, opened and closed as `pool_policy` says.
+
+A channel connects with its first call. (Asking gRPC to connect at once starts a thread that fails when the channel is closed.)
+"""
 
 from __future__ import annotations
 
@@ -59,11 +62,6 @@ class Connection:
             self._methods[path] = found
         return found
 
-    def connect(self) -> None:
-        """Begin connecting without waiting for the first call."""
-        self._channel.subscribe(_ignore, try_to_connect=True)
-        self._channel.unsubscribe(_ignore)
-
     def close(self) -> None:
         self._channel.close()
 
@@ -122,10 +120,5 @@ class ConnectionPool:
                 case Action.OPEN:
                     made = Connection(effect.connection, self._open_channel(self.address))
                     self._connections[effect.connection] = made
-                    made.connect()
                 case Action.CLOSE:
                     self._connections.pop(effect.connection).close()
-
-
-def _ignore(_: grpc.ChannelConnectivity) -> None:
-    """Connecting goes on by itself; how it went is seen by the first call."""
