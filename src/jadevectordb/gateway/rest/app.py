@@ -26,7 +26,8 @@ from jadevectordb.model.limits import REQUESTS_WAITING_MAX
 
 logger = logging.getLogger("jadevectordb.http")
 Scope_ = dict[str, Any]
-_TEXT_NAMES = (b'"query"', b'"queryText"', b'"query_text"')  # of a text, in requests of version 1
+# In requests of version 1: a text may have to be read by a model; its filters' first use of a field may read all its strings.
+_SLOW_NAMES = (b'"query"', b'"queryText"', b'"query_text"', b'"filters"', b'"metadataFilter"', b'"metadata_filter"')
 _FILTERED_COST = 4  # how much dearer than a plain search one with a filter or words may be
 
 
@@ -93,8 +94,8 @@ class Application:
 
     def _is_cheap(self, request: Request) -> bool:
         """Whether a search is predicted to be over so soon that handing it to a thread would cost more than it blocks."""
-        if any(name in request.body for name in _TEXT_NAMES):
-            return False  # a model may have to read it
+        if any(name in request.body for name in _SLOW_NAMES):
+            return False
         entry = self.services.catalog.peek(_database_in(request))
         if entry is None:
             return True  # the answer is that there is none
