@@ -70,6 +70,7 @@ class Server:
     def __init__(self, known: Known, logs: RecentLogs) -> None:
         self.settings: Settings = known.settings
         self._closers: list[Callable[[], object]] = []
+        self._draining_s = 0.0  # how long REST took to finish running requests
         try:
             self.services = self._build(known, logs)
             self.application = Application(self.services, all_routes())
@@ -176,7 +177,17 @@ class Server:
             await asyncio.sleep(0.005)
         if not serving.done():
             ready(self)
+        web_stop = asyncio.create_task(self._time_draining(web))
         await serving
+        web_stop.cancel()
+
+    async def _time_draining(self, web: uvicorn.Server) -> None:
+        while not web.should_exit:
+            await asyncio.sleep(0.1)
+        began = self.services.clock.monotonic_s()
+        while True:
+            self._draining_s = self.services.clock.monotonic_s() - began
+            await asyncio.sleep(0.1)
 
     def _configuration(self) -> uvicorn.Config:
         settings, tls = self.settings.server, self.settings.tls
@@ -210,7 +221,7 @@ class Server:
         """Idempotent."""
         rpc = getattr(self, "rpc", None)
         if rpc is not None:
-            rpc.stop(1.0)
+            rpc.stop(max(1.0, self.settings.server.drain_s - self._draining_s))
         while self._closers:
             try:
                 self._closers.pop()()
