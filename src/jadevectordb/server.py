@@ -70,7 +70,7 @@ class Server:
     def __init__(self, known: Known, logs: RecentLogs) -> None:
         self.settings: Settings = known.settings
         self._closers: list[Callable[[], object]] = []
-        self._draining_s = 0.0  # how long REST took to finish running requests
+        self._stop_asked_s: float | None = None  # when, on the monotonic clock
         try:
             self.services = self._build(known, logs)
             self.application = Application(self.services, all_routes())
@@ -78,7 +78,9 @@ class Server:
             self.services.telemetry.add_routes(self.application.routes)
             self.rpc: RpcServer | None = None
             if self.settings.server.grpc_port >= 0:
-                from jadevectordb.gateway.rpc.server import RpcServer  # some 20 MB that a server without it does not need
+                from jadevectordb.gateway.rpc.server import (
+                    RpcServer,
+                )  # some 20 MB that a server without it does not need
 
                 self.rpc = RpcServer(self.services)
         except BaseException:
@@ -158,8 +160,8 @@ class Server:
             if self.rpc is not None:
                 self.services.grpc_port = self.rpc.start()
             web = uvicorn.Server(self._configuration())
-            self.services.shut_down = lambda: setattr(web, "should_exit", True)
-            before = {number: signal.signal(number, _stop_with(web)) for number in (signal.SIGTERM, signal.SIGINT)}
+            self.services.shut_down = lambda: self._stop(web)
+            before = {number: signal.signal(number, self._on_signal(web)) for number in (signal.SIGTERM, signal.SIGINT)}
             gc.collect()
             gc.freeze()  # what is there now stays: no need to look through it again and again
             try:
@@ -177,17 +179,7 @@ class Server:
             await asyncio.sleep(0.005)
         if not serving.done():
             ready(self)
-        web_stop = asyncio.create_task(self._time_draining(web))
         await serving
-        web_stop.cancel()
-
-    async def _time_draining(self, web: uvicorn.Server) -> None:
-        while not web.should_exit:
-            await asyncio.sleep(0.1)
-        began = self.services.clock.monotonic_s()
-        while True:
-            self._draining_s = self.services.clock.monotonic_s() - began
-            await asyncio.sleep(0.1)
 
     def _configuration(self) -> uvicorn.Config:
         settings, tls = self.settings.server, self.settings.tls
@@ -217,11 +209,29 @@ class Server:
         host = self.settings.server.host
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.rest_port}"
 
+    def _on_signal(self, web: uvicorn.Server) -> Callable[[int, FrameType | None], None]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            logger.info("asked to stop (%s): finishing running requests", signal.Signals(number).name)
+            self._stop(web)
+
+        return stop
+
+    def _stop(self, web: uvicorn.Server) -> None:
+        if self._stop_asked_s is None:
+            self._stop_asked_s = self.services.clock.monotonic_s()
+        web.should_exit = True
+
+    def _grace_s(self) -> float:
+        """What REST has left of the time for finishing running requests, for gRPC."""
+        if self._stop_asked_s is None:
+            return 1.0
+        return max(1.0, self.settings.server.drain_s - (self.services.clock.monotonic_s() - self._stop_asked_s))
+
     def close(self) -> None:
         """Idempotent."""
         rpc = getattr(self, "rpc", None)
         if rpc is not None:
-            rpc.stop(max(1.0, self.settings.server.drain_s - self._draining_s))
+            rpc.stop(self._grace_s())
         while self._closers:
             try:
                 self._closers.pop()()
@@ -259,14 +269,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     import uvloop
 
     return uvloop.new_event_loop
-
-
-def _stop_with(web: uvicorn.Server) -> Callable[[int, FrameType | None], None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        logger.info("asked to stop (%s): finishing running requests", signal.Signals(number).name)
-        web.should_exit = True
-
-    return stop
 
 
 def run(known: Known) -> None:
