@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,59 @@ def test_the_web_frontend(server: ServerProcess) -> None:
     web.send("DELETE", base)  # the session that changed the password goes on
     assert web.send("POST", "/auth/logout", b"")["user_id"] == signed_in["user_id"]
     assert server.call("GET", "/api/auth/me", token=web.token)[0] == 401
+
+
+# Applications and scripts
+
+
+def test_the_document_application(server: ServerProcess, admin: tuple[str, str]) -> None:
+    """It looks for its database by name in the whole list, stores metadata as it is, filters by a list of conditions."""
+    client = PythonClient(server.url, admin[0])
+    for _ in range(2):
+        found = [one["databaseId"] for one in client.list_databases() if one["name"] == "documents"]
+        database = found[0] if found else client.create_database("documents", 3)
+        base = f"/v1/databases/{database}"
+        for page in range(4):
+            metadata = {"source": f"file{page % 2}.pdf", "page": page, "tags": ["manual"], "reviewed": page > 1}
+            body = {"id": f"chunk-{page}", "values": [1.0, page / 4, 0.5], "metadata": metadata}
+            client.call("POST", f"{base}/vectors", body, ok=(201,))
+        conditions = [
+            {"field": "source", "op": "EQUALS", "value": "file1.pdf"},
+            {"field": "page", "op": "gte", "value": 2},
+        ]
+        asked = {"queryVector": [1, 0, 0.5], "topK": 5, "filters": {"combination": "AND", "conditions": conditions}}
+        hit = client.call("POST", f"{base}/search", asked)["results"][0]
+        assert (hit["vectorId"], hit["metadata"]["page"], hit["metadata"]["reviewed"]) == ("chunk-3", 3, True)
+        asked["filters"] = {"combination": "OR", "conditions": conditions}
+        assert client.call("POST", f"{base}/search", asked)["count"] == 3
+        assert client.call("GET", f"{base}/stats")["total_vectors"] >= 4
+        assert client.call("POST", f"{base}/compact")["status"] in ("success", "running")
+    assert len([one for one in client.list_databases() if one["name"] == "documents"]) == 1
+    # The tutorials name the database by its name and write conditions as objects
+    told = {"filters": {"$and": [{"page": {"$gte": 1}}, {"$not": {"source": "file1.pdf"}}]}, "queryVector": [1, 0, 0.5]}
+    assert client.call("POST", "/v1/databases/documents/search", told)["results"][0]["id"] == "chunk-2"
+    client.delete_database(database)
+    client.close()
+
+
+def test_a_body_without_a_media_type_is_json(open_server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection(open_server.url.removeprefix("http://"), timeout=30)
+    for headers in ({}, {"Content-Type": "application/json; charset=utf-8"}):
+        connection.request("POST", "/v1/databases", b'{"name":"typeless","dimension":2}', headers)
+        answer = connection.getresponse()
+        assert answer.status == 201, answer.read()
+        answer.read()
+    connection.close()
+
+
+def test_the_frontend_stops_the_server(tmp_path: Path) -> None:
+    environment = {"JADEVECTORDB_ADMIN_PASSWORD": ADMIN_PASSWORD}
+    with serving(tmp_path / "data", auth="required", env=environment) as running:
+        token, _ = sign_in(running)
+        assert running.call("POST", "/api/admin/shutdown", b"", token=token)[0] == 403
+        told = {"username": "admin", "password": ADMIN_PASSWORD}
+        admin_token = running.call("POST", "/v1/auth/login", told)[1]["token"]
+        status, answer = running.call("POST", "/api/admin/shutdown", b"", token=admin_token)
+        assert (status, answer["status"]) == (200, "shutting_down") and answer["message"]
+        running.process.wait(30)
+        assert running.stop() == 0
