@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jadevectordb as jade
 from jadevectordb.index import bitmap, text_build, text_file
 from jadevectordb.index.text import Analyzer, GrowingText, TextConfig, TextIndex, TextReader, build_text, open_text
 from jadevectordb.index.text_analysis import FieldReader
@@ -274,3 +275,20 @@ def test_a_growing_reader_keeps_its_rows_and_names_a_bad_one() -> None:
         with pytest.raises(JadeError, match="row 3"):
             rows_of(growing.reader(metadata, 4), "dog")
     assert rows_of(growing.reader(metadata, 3), "dog") == [0, 1, 2]
+
+
+def test_fields_of_any_name_are_searched(tmp_path: Path) -> None:
+    """Quotes, backslashes and control characters may stand in a JSON key, so they may in a field's name."""
+    quoted, slashed, control = 'a"b', "c\\d", "e\x01"
+    schema = {quoted: "text", slashed: "text[]", control: "text", "n\x00": "integer"}
+    with jade.open(tmp_path / "store") as store:
+        database = store.create_database("d", 2, schema=schema)
+        rows = [{quoted: "green river", slashed: ["stone", "jade"], "n\x00": 3}, {quoted: "blue", control: "stone"}]
+        database.upsert(["a", "b"], [[1, 0], [0, 1]], rows)
+        database.compact()
+    with jade.open(tmp_path / "store") as store:
+        database = store.database("d")
+        assert [hit.id for hit in database.search(text="river")] == ["a"]
+        assert {hit.id for hit in database.search(text="stone")} == {"a", "b"}
+        assert database.count({"n\x00": {"$gt": 2}}) == 1
+        database.verify()

@@ -8,6 +8,7 @@ Scripts written without spaces are not segmented: a run of Chinese or Japanese l
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -101,6 +102,9 @@ class Analyzer:
         return terms
 
 
+_UNUSUAL = re.compile(r'[\x00-\x1f"\\]')  # in the name of a field
+
+
 class FieldReader:
     """Takes the text fields out of one row's metadata, decoding as little else as possible.
 
@@ -111,6 +115,11 @@ class FieldReader:
     def __init__(self, config: TextConfig) -> None:
         # Keys may have dots themselves: `a.b.c` may lie below `a`, below `a.b`, or be a key as a whole.
         keys = sorted({".".join(steps[:n]) for steps in _steps(config) for n in range(1, len(steps) + 1)})
+        if any(_UNUSUAL.search(key) for key in keys):  # no struct has fields of such names: rows are decoded whole
+            self._decode: Callable[[bytes], object] = msgspec.json.Decoder(dict[str, Any]).decode
+            self._attributes: dict[str, str] = {}
+            self._plain = [("", field) for field in config.fields]
+            return
         attributes = {key: f"key_{at}" for at, key in enumerate(keys)}
         row_type = msgspec.defstruct(
             "TextOfRow",
@@ -145,8 +154,11 @@ class FieldReader:
         return texts
 
     def _joined(self, decoded: object, path: str) -> str:
-        values = {key: getattr(decoded, name) for key, name in self._attributes.items()}
-        document = {key: value for key, value in values.items() if value is not msgspec.UNSET}
+        if isinstance(decoded, dict):
+            document = decoded
+        else:
+            values = {key: getattr(decoded, name) for key, name in self._attributes.items()}
+            document = {key: value for key, value in values.items() if value is not msgspec.UNSET}
         return "\n".join(value for value in scalars(resolve(document, path)) if isinstance(value, str))
 
 

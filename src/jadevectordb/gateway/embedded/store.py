@@ -167,10 +167,26 @@ class Store:
             existing = self._catalog.get(_PREFIX + name)
             if existing is not None:
                 return self._existing(name, config, existing, exist_ok)
-            (self.path / config.folder).mkdir()
-            if self._catalog.compare_and_set(_PREFIX + name, msgspec.json.encode(config), 0) is None:
-                raise _exists(name)
-            return self.database(name)
+            folder = self.path / config.folder
+            folder.mkdir()
+            revision: int | None = None
+            try:
+                revision = self._catalog.compare_and_set(_PREFIX + name, msgspec.json.encode(config), 0)
+                if revision is None:
+                    raise _exists(name)
+                return self.database(name)
+            except BaseException:
+                self._uncreate(name, folder, revision)
+                raise
+
+    def _uncreate(self, name: str, folder: Path, revision: int | None) -> None:
+        """Take back what creating has left when it failed, such as on a full disk. revision: of the catalog's record, if any."""
+        try:
+            if revision is not None:
+                self._catalog.compare_and_set(_PREFIX + name, None, revision)
+        except JadeError:  # then it stays, empty, and can be dropped
+            return
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _existing(self, name: str, wanted: DatabaseConfig, existing: Record, exist_ok: bool) -> Database:
         if not exist_ok:
