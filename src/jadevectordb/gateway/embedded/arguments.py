@@ -50,7 +50,10 @@ def recall_of(value: float) -> float:
 
 
 def number_of(value: float, name: str) -> float:
-    number = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    try:
+        number = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    except OverflowError:  # an integer that no float can hold
+        number = math.nan
     if isinstance(value, bool) or math.isnan(number):
         raise invalid(f"{name} must be a number, got {value!r:.80}.")
     return number

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.rest.http import Handler, Request, Response, Route, invalid, reply
@@ -96,9 +96,15 @@ def real(fields: dict[str, Any], name: str, default: float | None) -> float | No
             raise invalid(f"{name} must be a number, got {value!r:.60}.") from None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(f"{name} must be a finite number, got {value!r:.60}.")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer that no float can hold
+        number = math.inf
+    if not math.isfinite(number):
+        raise invalid(f"{name} must be a finite number, got {value!r:.60}.")
+    return number
 
 
 def _recall(fields: dict[str, Any]) -> float:
