@@ -194,6 +194,8 @@ class Maintenance:
                 pause = 0.0 if worked else _IDLE_S
                 self._troubles.pop(name, None)
             except JadeError as error:
+                if error.code is ErrorCode.CLOSED:  # what it was doing was cut off by our own closing
+                    return
                 # Damage does not go away: looking for it again every second would only keep the disk busy.
                 self._troubles[name], pause = error, _IDLE_S if error.code is ErrorCode.CORRUPT else _RETRY_S
             except OSError as error:
