@@ -128,7 +128,8 @@ class Application:
             answer = matched.route.handler(self.services, request)
             if matched.operation.audit_event is not None and request.method != "GET":
                 self._audit(matched, matched.operation.audit_event, success=True)
-        except JadeError as error:
+        except JadeError as raised:
+            error = self.services.catalog.explain(raised, request.database)
             answer = error_response(error, request.request_id)
             self._refused(matched, error)
         except Exception:
@@ -231,7 +232,8 @@ class Application:
         )
         body = await self._body(request, receive)
         if isinstance(body, Response):
-            answer = body
+            request.request_id = _request_id(request)
+            answer = self._finished(body, request, None)
         else:
             request.body = body
             answer = await self.answer(request)

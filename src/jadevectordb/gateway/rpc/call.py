@@ -76,6 +76,9 @@ class Call:
         if token:
             check_seen(token, self.entry)
 
+    def explain(self, error: JadeError) -> JadeError:
+        return self.services.catalog.explain(error, self._entry)
+
     # Interest
 
     def check_wanted(self) -> None:

@@ -173,7 +173,8 @@ class _Ending:
         self._status, self._bytes_out = OK, bytes_out
         self.call.audit()
 
-    def failed(self, error: JadeError) -> NoReturn:
+    def failed(self, raised: JadeError) -> NoReturn:
+        error = self.call.explain(raised)
         status = STATUS[error.code]
         self._status = status.name
         self.call.audit_failure(error)

@@ -6,6 +6,7 @@ with an underscore are the server's own and are not shown. Records live in the m
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterable
@@ -164,12 +165,16 @@ class Catalog:
                 id=database_id, name=name, description=description, owner=owner, created_ms=now, updated_ms=now,
                 index_type=index_type, properties=properties or {},
             )  # fmt: skip
-            handle = self._store.create_database(database_id, dimension, **options)
+            # The record first: what a crash leaves between the two is a record of nothing, which the next start removes. The
+            # other way round it would be a database without name and owner.
+            revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), 0)
+            assert revision is not None, "nobody else makes this id"
             try:
-                revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), 0)
-                assert revision is not None, "nobody else makes this id"
+                handle = self._store.create_database(database_id, dimension, **options)
             except BaseException:
-                self._store.drop_database(database_id)
+                if database_id not in self._store.databases():
+                    with contextlib.suppress(JadeError):
+                        self._metadata.compare_and_set(_PREFIX + database_id, None, revision)
                 raise
             entry = Entry(record, handle, revision)
             self._publish({**self._entries, database_id: entry})
@@ -206,12 +211,39 @@ class Catalog:
             if entry is None:
                 raise _unknown(database_id, 0)
             self._publish({name: e for name, e in self._entries.items() if name != database_id})
-            self._store.drop_database(database_id)
+            try:
+                self._store.drop_database(database_id)
+            except BaseException:  # a full disk: it stays, and goes on being served
+                self._publish({**self._entries, database_id: entry})
+                self._refresh(entry)
+                raise
             stored = self._metadata.get(_PREFIX + database_id)
             if stored is not None:
                 self._metadata.compare_and_set(_PREFIX + database_id, None, stored.revision)
         for told in self.on_drop:
             told(database_id)
+
+    # Under way
+
+    def explain(self, error: JadeError, entry: Entry | None) -> JadeError:
+        """What an operation on a database that failed should say: one that found it closed met its dropping or altering."""
+        if error.code is not ErrorCode.CLOSED or entry is None:
+            return error
+        with self._lock:
+            current = self._entries.get(entry.id)
+            if current is None:
+                return _unknown(entry.record.name, 0)
+            try:
+                self._refresh(current)
+            except JadeError as trouble:  # the server stops, or the disk does not let it be opened
+                return trouble
+        return JadeError(ErrorCode.UNAVAILABLE, "The database was being changed at this moment: retry.")
+
+    def _refresh(self, entry: Entry) -> None:
+        """Hold the handle that the store has now: it opens a database anew whose dropping or altering failed half-way."""
+        handle = self._store.database(entry.id)
+        if handle is not entry.handle:
+            self._publish({**self._entries, entry.id: Entry(entry.record, handle, entry.revision)})
 
     def reassign_owner(self, old: str, new: str) -> None:
         """Databases of a deleted user pass to another; its grants go."""
