@@ -186,6 +186,7 @@ class Server:
         return uvicorn.Config(
             self.application,
             http=FastProtocol,
+            ws="none",
             interface="asgi3",
             lifespan="off",
             log_config=None,

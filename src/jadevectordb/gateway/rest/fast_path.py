@@ -8,6 +8,7 @@ server's CPU per search (bench/serving.py). Also here: the time a client may tak
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any
 
 from uvicorn.config import Config
@@ -94,6 +95,12 @@ class FastProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        """What the parser refused: an error like every other one, instead of uvicorn's text."""
+        if not self.transport.is_closing():
+            refusal = problem(400, "The request is not valid HTTP.", headers=(("x-request-id", secrets.token_hex(8)),))
+            self._write(refusal, keep_alive=False)
+
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
@@ -115,7 +122,9 @@ class FastProtocol(HttpToolsProtocol):
         self._header_bytes += size
         if self._header_bytes > HEADER_BYTES_MAX:
             if not self.transport.is_closing():
-                self._write(problem(431, f"The headers are larger than {HEADER_BYTES_MAX} bytes."), keep_alive=False)
+                name = (("x-request-id", secrets.token_hex(8)),)
+                refusal = problem(431, f"The headers are larger than {HEADER_BYTES_MAX} bytes.", headers=name)
+                self._write(refusal, keep_alive=False)
             raise ValueError("headers too large")  # ends the parsing
 
     def on_headers_complete(self) -> None:
