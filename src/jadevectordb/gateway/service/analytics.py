@@ -162,7 +162,7 @@ class Analytics:
             logger.warning("%d recorded searches are lost: %s", len(self._buffer), error)
         self._log.close()
 
-    # Reading; every call writes first what is buffered
+    # Reading; every call writes first what is buffered, if the disk takes it
 
     def stats(self, database: str, start_ms: int, end_ms: int, granularity: Granularity) -> list[BucketStats]:
         return self._fresh().buckets(database, start_ms, end_ms, granularity)
@@ -234,7 +234,12 @@ class Analytics:
         return feedback
 
     def _fresh(self) -> QueryLog:
-        self.flush()
+        try:
+            self.flush()
+        except JadeError as error:
+            if error.code not in (ErrorCode.DISK_FULL, ErrorCode.READ_ONLY):
+                raise
+            # What is written can be told all the same; what waits goes on waiting
         return self._log
 
 
