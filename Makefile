@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check format bench torture lock clean
+.PHONY: setup demo test check format bench torture fuzz lock clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ bench: setup
 
 torture: setup
 	$(BIN)/python -m tests.crash.torture
+	$(BIN)/python -m tests.crash.torture_server
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --requests 200000
 
 lock: setup
 	$(BIN)/pip install --quiet uv

@@ -1,0 +1,1 @@
+"""A fuzzer of a running server: `python -m tests.fuzz --requests 200000 --seed 1`."""
