@@ -229,6 +229,8 @@ SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("/search", {"queryVector": [1, 0], "includeValues": True}, {"queryVector": [1, 0], "includeVectorData": True}),
     ("/search", {"queryVector": [1, 0], "filters": {"n": 1}}, {"queryVector": [1, 0], "metadataFilter": {"n": 1}}),
     ("/search", {"queryVector": [1, 0], "topK": 1, "threshold": 0.5}, {"queryVector": [1, 0], "topK": "1", "threshold": "0.5"}),
+    ("/search", {"queryVector": [1, 0], "topK": 10}, {"queryVector": [1, 0], "topK": "1e1"}),
+    ("/search", {"queryVector": [1, 0], "topK": 10}, {"queryVector": [1, 0], "topK": " 10.0 "}),
     ("/search", {"queryVector": [1, 0]}, {"queryVector": [1, 0], "topK": None, "threshold": None, "filters": None}),
     ("/search/hybrid", {"queryVector": [1, 0], "fusionMethod": "linear"}, {"queryVector": [1, 0], "fusion_method": "linear"}),
     ("/vectors/batch-get", {"ids": ["a"]}, {"vectorIds": ["a"]}),

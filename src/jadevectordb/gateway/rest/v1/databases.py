@@ -108,7 +108,7 @@ def number(value: object, name: str, low: int, high: int) -> int:
     """An integer, or its text as some clients send it. Raises INVALID_ARGUMENT."""
     if isinstance(value, str):
         try:
-            value = float(value) if "." in value else int(value)
+            value = int(value) if value.strip().lstrip("-").isdecimal() else float(value)
         except ValueError:
             raise invalid(f"{name} must be an integer, got {value!r:.60}.") from None
     if isinstance(value, float) and value.is_integer():

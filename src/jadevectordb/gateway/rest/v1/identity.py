@@ -5,6 +5,7 @@ Clients disagree on spelling, so every object carries the names all of them read
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,8 +131,8 @@ def whole(fields: Mapping[str, Any], name: str, default: int) -> int:
     """A field that is a whole number, maybe as text. Raises INVALID_ARGUMENT."""
     value = fields.get(name, default)
     if isinstance(value, str):
-        digits = value.strip()
-        value = int(digits) if digits.lstrip("-").isdecimal() and digits.isascii() and len(digits) < 20 else value
+        with contextlib.suppress(ValueError):
+            value = float(value)  # exact far beyond any number that makes sense here
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
