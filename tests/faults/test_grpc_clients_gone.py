@@ -139,7 +139,11 @@ for answer in method(requests(), timeout=60):
 def test_a_client_that_dies_in_a_stream_leaves_whole_batches(server: ServerProcess, call: Caller) -> None:
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", DIES, server.grpc], cwd=Path(__file__).parents[2], timeout=60, check=False, capture_output=True
+            [sys.executable, "-c", DIES, server.grpc],
+            cwd=Path(__file__).parents[2],
+            timeout=60,
+            check=False,
+            capture_output=True,
         )
         assert done.returncode == 9, done.stderr
     found = [v.id for page in all_of(call, "w") for v in page.vectors if v.id.startswith("dead")]
@@ -154,7 +158,9 @@ def test_unknown_methods_and_messages_that_are_too_large(server: ServerProcess, 
             call.channel.unary_unary(path)(b"", timeout=20)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     with pytest.raises(grpc.RpcError) as caught:
-        call.channel.unary_unary("/jadevectordb.v1.VectorService/UpsertVectors")(bytes(RPC_REQUEST_BYTES_MAX + 1), timeout=60)
+        call.channel.unary_unary("/jadevectordb.v1.VectorService/UpsertVectors")(
+            bytes(RPC_REQUEST_BYTES_MAX + 1), timeout=60
+        )
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert call("VectorService/CountVectors", database="d").count == ROWS
     is_healthy(server)
@@ -175,7 +181,11 @@ SAID = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
         SAID + HEADERS + frame(0, 0, 1, struct.pack(">BI", 0, 2**32 - 1) + b"x"),  # a message of 4 GB begins
         SAID + HEADERS + frame(0, 1, 1, struct.pack(">BI", 1, 3) + b"abc"),  # compressed, but not
         SAID + HEADERS + frame(3, 0, 1, bytes(4)) * 50,
-        SAID + b"".join(frame(1, 4, 2 * n + 1, b"\x83\x86\x45\x01/\x41\x01x") + frame(3, 0, 2 * n + 1, bytes(4)) for n in range(2000)),
+        SAID
+        + b"".join(
+            frame(1, 4, 2 * n + 1, b"\x83\x86\x45\x01/\x41\x01x") + frame(3, 0, 2 * n + 1, bytes(4))
+            for n in range(2000)
+        ),
         SAID + frame(6, 0, 0, bytes(8)) * 5000,  # a flood of pings
         SAID + frame(8, 0, 0, b"\x7f\xff\xff\xff") * 3,
         SAID + frame(9, 0, 1, b"x" * 1000) * 200,  # headers without a beginning or an end

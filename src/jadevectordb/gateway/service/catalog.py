@@ -7,6 +7,7 @@ with an underscore are the server's own and are not shown. Records live in the m
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable
@@ -22,9 +23,11 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
 
+logger = logging.getLogger("jadevectordb.catalog")
 _PREFIX = "database/"
 NAME_LENGTH_MAX = 255
 DESCRIPTION_LENGTH_MAX = 1000
+_DAMAGE = frozenset({ErrorCode.CORRUPT, ErrorCode.FORMAT_TOO_NEW, ErrorCode.LOG_TRUNCATED})
 GRANT_RIGHTS = ("read", "write", "admin")
 Check = Callable[[Operation, Principal, "DatabaseRecord | None"], None]
 
@@ -73,6 +76,7 @@ class Catalog:
         self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
         self._entries: dict[str, Entry] = {}  # by id; replaced when it changes, never edited
         self._named: dict[str, list[Entry]] = {}  # by name
+        self._damaged: dict[str, tuple[DatabaseRecord, JadeError]] = {}  # by id: those that can't be opened, and why
         self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
         self._load()
 
@@ -82,18 +86,24 @@ class Catalog:
         for name in self._store.databases():
             if name.startswith("_"):
                 continue
-            handle = self._store.database(name)
             stored = records.get(_PREFIX + name)
             if stored is None:  # made by a program that opened the folder itself
-                created = handle.config.created_ms
+                created, revision = self._store.describe(name).created_ms, 0
                 record = DatabaseRecord(id=name, name=name, created_ms=created, updated_ms=created)
-                entries[name] = Entry(record, handle, 0)
             else:
-                record = msgspec.json.decode(stored.value, type=DatabaseRecord)
-                entries[name] = Entry(record, handle, stored.revision)
+                record, revision = msgspec.json.decode(stored.value, type=DatabaseRecord), stored.revision
+            try:
+                entries[name] = Entry(record, self._store.database(name), revision)
+            except JadeError as error:
+                if error.code not in _DAMAGE:
+                    raise
+                logger.error("database %r (%s) can't be opened, the others are served: %s", record.name, name, error)
+                self._damaged[name] = (record, error)
         for key, stored in records.items():
-            if key.removeprefix(_PREFIX) not in entries:  # a crash between the two steps of dropping or creating
-                self._metadata.compare_and_set(key, None, stored.revision)
+            if key.removeprefix(_PREFIX) not in entries.keys() | self._damaged.keys():
+                # A crash between the two steps of dropping or creating. On a full disk it is done at a later start
+                with contextlib.suppress(JadeError):
+                    self._metadata.compare_and_set(key, None, stored.revision)
         self._publish(entries)
 
     def _publish(self, entries: dict[str, Entry]) -> None:
@@ -112,10 +122,22 @@ class Catalog:
             self._check(operation, principal, entry.record)
             return entry
         named = [e for e in self._named.get(text, ()) if is_visible(principal, e.record)]
+        if not named:
+            self._refuse_damaged(text, principal, operation)
         if len(named) != 1:
             raise _unknown(text, len(named))
         self._check(operation, principal, named[0].record)
         return named[0]
+
+    def _refuse_damaged(self, text: str, principal: Principal, operation: Operation) -> None:
+        for record, error in self._damaged.values():
+            if text == record.id or (text == record.name and is_visible(principal, record)):
+                self._check(operation, principal, record)
+                raise JadeError(error.code, error.message, details=error.details)
+
+    def damaged(self) -> list[tuple[DatabaseRecord, JadeError]]:
+        """Databases that could not be opened when the server started, and why."""
+        return list(self._damaged.values())
 
     def peek(self, text: str) -> Entry | None:
         """By id, or by a name that only one database has, whoever asks: for guessing what a request will cost."""
@@ -153,7 +175,8 @@ class Catalog:
         """options: of `Store.create_database`. unique: raise ALREADY_EXISTS when any database has the name."""
         check_name(name, description)
         with self._lock:
-            if unique and any(name in (e.record.name, e.id) for e in self._entries.values()):
+            known = [e.record for e in self._entries.values()] + [record for record, _ in self._damaged.values()]
+            if unique and any(name in (record.name, record.id) for record in known):
                 raise JadeError(
                     ErrorCode.ALREADY_EXISTS,
                     f"A database named {name!r} exists: choose another name.",

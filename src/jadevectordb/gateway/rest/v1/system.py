@@ -16,6 +16,7 @@ def storage_checks(services: Services) -> dict[str, str]:
     troubles = [
         f"{entry.record.name}: {trouble}" for entry in services.catalog.every() if (trouble := entry.handle.trouble)
     ]
+    troubles += [f"{record.name}: {error.message}" for record, error in services.catalog.damaged()]
     return {"database": "ok" if not troubles else "; ".join(troubles)[:500], "storage": _storage(services)}
 
 
