@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tests.rpc_world import Caller
-from tests.serving import ServerProcess, serving
 
 import jadevectordb as jade
+from tests.rpc_world import Caller
+from tests.serving import ServerProcess, serving
 
 DIMENSION = 8
 ROWS = 400

@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
+from jadevectordb.model.limits import RPC_LONG_CALLS_MAX, RPC_REQUEST_BYTES_MAX
 from tests.fuzz.rpcs import frame
 from tests.rpc_world import Caller, packed
 from tests.serving import ServerProcess, serving
-
-from jadevectordb.model.limits import RPC_LONG_CALLS_MAX, RPC_REQUEST_BYTES_MAX
 
 DIMENSION = 256
 ROWS = 6000  # some 6 MB of vectors: far more than a stream takes that nobody reads
@@ -83,7 +83,8 @@ def is_healthy_soon(server: ServerProcess) -> None:
     """Streams that were given up free their places within moments, not at once."""
     for _ in range(200):
         try:
-            return is_healthy(server)
+            is_healthy(server)
+            return
         except grpc.RpcError as error:
             assert error.code().name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"), error
     is_healthy(server)
