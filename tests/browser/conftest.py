@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # the driver keeps an event loop of its own running: it must end with these tests
 def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
@@ -64,7 +64,7 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """With an administrator, and every search counted as slow."""
     environment = {"JADEVECTORDB_ADMIN_PASSWORD": ADMIN_PASSWORD, "JADEVECTORDB_LOG_SLOW_QUERY_MS": "0.001"}
@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def token(server: ServerProcess) -> str:
     return sign_in(server, "admin", ADMIN_PASSWORD)
 
