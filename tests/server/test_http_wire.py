@@ -232,3 +232,14 @@ def test_a_stop_finishes_what_is_running_and_ends_in_time(tmp_path_factory: pyte
             assert server.stop(within_s=10.0) == 0
             assert time.perf_counter() - started < 10
     assert "Traceback" not in server.log()
+
+
+def test_rubbish_behind_a_request_that_is_worked_on_ends_both_without_a_trace(server: ServerProcess) -> None:
+    chunked = b"POST /v2/databases/w/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for begun in (STORE, chunked + b'5\r\n{"vec\r\n', chunked + b'12\r\n{"vector": [1, 0]}\r\n0\r\n\r\n', SEARCH):
+        for _ in range(10):
+            with closing(connect(server)) as connection, suppress(OSError):
+                connection.sendall(begun + b"zz\x00 rubbish\r\n\r\n")
+                assert b" 500 " not in b"".join(iter(lambda: connection.recv(65536), b""))  # noqa: B023
+    assert exchange(server, HEALTH)[0][0] == 200
+    assert "Traceback" not in server.log()

@@ -180,4 +180,5 @@ RPC_METADATA_BYTES_MAX = 16 << 10  # of one call
 RPC_PAGE_BYTES = 1 << 20  # vectors and metadata of one message of a scroll, about
 RPC_WAIT_S_MAX = 3600.0  # for an index or a merge
 IGNORED_FIELDS_NAMED_MAX = 50  # names of unknown body fields that an answer's header repeats
-PATHS_REMEMBERED_MAX = 4096  # request paths whose route is remembered
+PATHS_REMEMBERED_MAX = 4096  # request paths whose route is remembered,
+TARGET_REMEMBERED_MAX = 512  # characters of such a path, and of a query string whose meaning is remembered

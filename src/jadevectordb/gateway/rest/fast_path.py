@@ -94,12 +94,25 @@ class FastProtocol(HttpToolsProtocol):
     def _out_of_time(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+            self._give_up()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser refused: an error like every other one, instead of uvicorn's text."""
+        self._refuse(400, "The request is not valid HTTP.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """The last answer of this connection, to a request that is none."""
         if not self.transport.is_closing():
-            refusal = problem(400, "The request is not valid HTTP.", headers=(("x-request-id", secrets.token_hex(8)),))
-            self._write(refusal, keep_alive=False)
+            named = (("x-request-id", secrets.token_hex(8)),)
+            self._write(problem(status, message, headers=named), keep_alive=False)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """The connection is closed by us: what is being worked on for it must not be written any more."""
+        for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     # Callbacks of the parser
 
@@ -121,10 +134,7 @@ class FastProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > HEADER_BYTES_MAX:
-            if not self.transport.is_closing():
-                name = (("x-request-id", secrets.token_hex(8)),)
-                refusal = problem(431, f"The headers are larger than {HEADER_BYTES_MAX} bytes.", headers=name)
-                self._write(refusal, keep_alive=False)
+            self._refuse(431, f"The headers are larger than {HEADER_BYTES_MAX} bytes.")
             raise ValueError("headers too large")  # ends the parsing
 
     def on_headers_complete(self) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from jadevectordb.gateway.rest.http import Route, invalid
-from jadevectordb.model.limits import PATHS_REMEMBERED_MAX
+from jadevectordb.model.limits import PATHS_REMEMBERED_MAX, TARGET_REMEMBERED_MAX
 
 _API = "/api"
 _ROOT_PATHS = frozenset({"/health", "/health/db", "/status", "/metrics"})
@@ -43,7 +43,11 @@ class Router:
         for route in routes:
             self._add(route)
         # Clients ask for the same few paths over and over
-        self.find = lru_cache(maxsize=PATHS_REMEMBERED_MAX)(self._find)
+        self._remembered = lru_cache(maxsize=PATHS_REMEMBERED_MAX)(self._find)
+
+    def find(self, method: str, path: str) -> Found | OtherMethods | None:
+        """path: as it came over the wire, still percent-encoded. None: there is no such path."""
+        return self._remembered(method, path) if len(path) <= TARGET_REMEMBERED_MAX else self._find(method, path)
 
     def _add(self, route: Route) -> None:
         node, names = self._root, []
@@ -58,7 +62,6 @@ class Router:
         node.routes[route.method] = (route, tuple(names))
 
     def _find(self, method: str, path: str) -> Found | OtherMethods | None:
-        """path: as it came over the wire, still percent-encoded. None: there is no such path."""
         segments = rewritten(path).split("/")[1:]
         found = _walk(self._root, segments, 0, [])
         if found is None:

@@ -16,7 +16,7 @@ from jadevectordb.gateway.rest.http import Request, Response, Route, decode, inv
 from jadevectordb.gateway.service.searching import FoundHit, Included, SearchOptions, found, search
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.gateway.service.sessions import check_seen
-from jadevectordb.model.limits import SEARCH_BATCH_MAX
+from jadevectordb.model.limits import SEARCH_BATCH_MAX, TARGET_REMEMBERED_MAX
 
 SESSION = "x-jade-session"
 
@@ -51,9 +51,12 @@ class BatchAnswer(msgspec.Struct):
     results: list[BatchItem]
 
 
-@lru_cache(maxsize=1024)
 def _options(query_string: str) -> SearchOptions:
     """The options of a raw search. A client sends the same few query strings over and over."""
+    return _remembered(query_string) if len(query_string) <= TARGET_REMEMBERED_MAX else _read_options(query_string)
+
+
+def _read_options(query_string: str) -> SearchOptions:
     values: dict[str, Any] = dict(parse_qsl(query_string, keep_blank_values=True))
     if "filter" in values:
         values["filter"] = decode(values["filter"].encode(), dict[str, Any] | None)  # type: ignore[arg-type]
@@ -66,6 +69,9 @@ def _options(query_string: str) -> SearchOptions:
         return msgspec.convert(values, SearchOptions, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(f"A search option does not fit: {error}.") from None
+
+
+_remembered = lru_cache(maxsize=1024)(_read_options)
 
 
 def _search(services: Services, request: Request) -> Response:
