@@ -30,11 +30,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         if options.replay is not None or options.replay_grpc is not None:
             return _replay(Path(folder), options.seed, options.replay, options.replay_grpc)
-        report = run(Path(folder), options.seed, options.requests, options.first, options.connections)
+        report = run(Path(folder), options.seed, options.requests, options.first, options.connections, _tell)
     print(report)
     for wrong in report.wrong:
         print(f"\nWRONG: {wrong}")
     return 1 if report.wrong else 0
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _replay(folder: Path, seed: int, number: int | None, call: int | None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -30,6 +31,7 @@ GRPC_SHARE = 8  # one gRPC call for so many requests over HTTP
 VECTORS_MAX = 3000  # of a target, beyond which it is made anew
 WRONG_MAX = 10  # things that are wrong, after which it stops
 _TIDY_S = 1.0
+_TELL_S = 60.0
 UNTOUCHED = "untouched"
 
 
@@ -57,6 +59,9 @@ class Campaign:
         self.seed = seed
         self.report = Report()
         self._connections = connections
+        self.progress: Callable[[str], None] | None = None
+        self._sent: dict[int, int] = {}  # by the number each connection began with
+        self._told_s = monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         host, _, port = server.url.removeprefix("http://").rpartition(":")
@@ -87,18 +92,21 @@ class Campaign:
             while not all(one.done() for one in work):
                 wait(work, timeout=_TIDY_S)
                 self._tidy()
+                self._tell()
             for one in work:
                 one.result()
 
     def _connection(self, numbers: range) -> None:
         connection = Connection(*self._address)
         statuses: Counter[str] = Counter()
+        start = numbers.start
         for number in numbers:
             if self._stop.is_set():
                 break
             request = request_of(self.seed, number)
             try:
                 statuses[str(connection.send(request) or "closed")] += 1
+                self._sent[start] = self._sent.get(start, 0) + 1
             except (Wrong, OSError) as problem:
                 self._wrong(
                     f"{problem}\n  in answer to {request}\n  again: python -m tests.fuzz --seed {self.seed} --replay {number}"
@@ -122,6 +130,14 @@ class Campaign:
         with self._lock:
             self.report.calls += sum(statuses.values())
             self.report.statuses += statuses
+
+    def _tell(self) -> None:
+        """A line a minute."""
+        if self.progress is not None and monotonic() - self._told_s > _TELL_S:
+            self._told_s = monotonic()
+            self.progress(
+                f"{sum(list(self._sent.values()))} requests, memory {self.memory_bytes() >> 20} MiB, {len(self.report.wrong)} wrong"
+            )
 
     def _wrong(self, what: str) -> None:
         with self._lock:
@@ -205,14 +221,23 @@ class Campaign:
                 wrong.append(f"the log has a trace: {log[max(0, at - 500) : at + 3000]}")
 
 
-def run(folder: Path, seed: int, count: int, first: int = 0, connections: int = 4) -> Report:
+def run(
+    folder: Path,
+    seed: int,
+    count: int,
+    first: int = 0,
+    connections: int = 4,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
     """A server of its own, and all checks; `Report.wrong` is empty when all is well."""
     environment = {
         "JADEVECTORDB_LIMITS_LOGIN_FAILURES_MAX": "1000000",
         "JADEVECTORDB_LIMITS_REGISTRATIONS_PER_HOUR": "1000000",
     }
     with serving(folder / "data", env=environment) as server:
-        report = Campaign(server, seed, connections).run(first, count)
+        campaign = Campaign(server, seed, connections)
+        campaign.progress = progress
+        report = campaign.run(first, count)
         if not report.wrong and server.stop() != 0:
             report.wrong.append("the server did not stop in order")
         if report.wrong:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 
 import pytest
 from tests.serving import ServerProcess, serving
@@ -234,12 +235,25 @@ def test_a_stop_finishes_what_is_running_and_ends_in_time(tmp_path_factory: pyte
     assert "Traceback" not in server.log()
 
 
-def test_rubbish_behind_a_request_that_is_worked_on_ends_both_without_a_trace(server: ServerProcess) -> None:
-    chunked = b"POST /v2/databases/w/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    for begun in (STORE, chunked + b'5\r\n{"vec\r\n', chunked + b'12\r\n{"vector": [1, 0]}\r\n0\r\n\r\n', SEARCH):
-        for _ in range(10):
-            with closing(connect(server)) as connection, suppress(OSError):
-                connection.sendall(begun + b"zz\x00 rubbish\r\n\r\n")
-                assert b" 500 " not in b"".join(iter(lambda: connection.recv(65536), b""))  # noqa: B023
-    assert exchange(server, HEALTH)[0][0] == 200
+CHUNKED = (
+    b"POST /v2/databases/w/vectors HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'24\r\n{"ids": ["a"], "values": [[1.0, 0]]}\r\n0\r\n\r\n'
+)
+
+
+@pytest.mark.parametrize("behind", [b"", b"zz\x00 rubbish\r\n\r\n", SEARCH, STORE, CHUNKED, CHUNKED[:-9]], ids=range(6))
+@pytest.mark.parametrize("begun", [STORE, CHUNKED, SEARCH, STORE + STORE, CHUNKED + CHUNKED], ids=range(5))
+def test_answers_to_connections_that_are_gone_leave_no_trace(
+    server: ServerProcess, begun: bytes, behind: bytes
+) -> None:
+    for _ in range(5):
+        connection = connect(server)
+        connection.sendall(begun + behind)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()  # a reset while the server is at work
+        with closing(connect(server)) as connection, suppress(OSError):
+            connection.sendall(begun + behind)
+            connection.shutdown(socket.SHUT_WR)
+            assert b" 500 " not in b"".join(iter(partial(connection.recv, 65536), b""))
+    assert exchange(server, STORE)[0][0] == 200
     assert "Traceback" not in server.log()

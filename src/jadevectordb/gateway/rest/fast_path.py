@@ -62,6 +62,7 @@ class FastProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.application: Application = config.app  # type: ignore[assignment]
         self._turn: _Turn | None = None  # the fast request being read or answered
+        self._under_way: list[Any] = []  # requests behind which others came before they were answered, and those others
         self._reading = False  # a message has begun and is not complete
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
@@ -76,6 +77,7 @@ class FastProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._give_up()  # uvicorn thinks of the newest request only
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -108,8 +110,8 @@ class FastProtocol(HttpToolsProtocol):
             self._give_up()
 
     def _give_up(self) -> None:
-        """The connection is closed by us: what is being worked on for it must not be written any more."""
-        for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
+        """The connection is gone: nothing that is being worked on for it, or waits behind that, is to be written any more."""
+        for cycle in (*self._under_way, self.cycle):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
@@ -142,12 +144,14 @@ class FastProtocol(HttpToolsProtocol):
             self._turn = _Turn(self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive())
             self.cycle = self._turn  # type: ignore[assignment]
             return
-        headers, url = self.headers, self.url
+        headers, url, before = self.headers, self.url, self.cycle
         super().on_message_begin()
         self.headers.extend(headers)
         self.url = url
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in headers)
         super().on_headers_complete()
+        unanswered = (*self._under_way, before, self.cycle)
+        self._under_way = [cycle for cycle in unanswered if cycle is not None and not cycle.response_complete]
 
     def _is_ordinary(self) -> bool:
         if self.cycle is not None and not self.cycle.response_complete:
