@@ -132,8 +132,7 @@ class Connection:
 
 def judge(request: FuzzRequest, status: int, headers: dict[str, str], body: bytes) -> None:
     """Raises Wrong for a status, a body or a header that no request may get."""
-    if not request.target.startswith("/v2/logs"):  # the log may show its traces, to those who may read it
-        _check_no_trace(body)
+    _check_no_trace(body)
     kind = headers.get("content-type", "")
     if not kind and body:
         raise Wrong(f"{status} with a body of no type")
@@ -170,6 +169,8 @@ def _error_in(status: int, body: bytes) -> dict[str, Any]:
 
 
 def _check_no_trace(body: bytes) -> None:
+    if body.partition(b"\r\n\r\n")[2 if body.startswith(b"HTTP/") else 0].startswith(b'{"entries":'):
+        return  # the log may show its traces, to those who may read it
     for sign in _TRACE:
         if sign in body:
             raise Wrong(f"the answer shows the server's insides: {body[:2000]!r}")

@@ -65,3 +65,16 @@ def test_when_the_store_is_closed_the_error_stays(tmp_path: Path) -> None:
         entry = built.catalog.create("d", 2, "somebody")
         built.store.close()
         assert built.catalog.explain(CLOSED, entry).code is ErrorCode.CLOSED
+
+
+def test_a_look_at_all_leaves_out_what_was_dropped_meanwhile(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        entries = [catalog.create(name, 2, "somebody") for name in "abc"]
+        catalog.drop(entries[1].id)
+        assert catalog.of_each(entries, lambda entry: entry.handle.count()) == [0, 0]
+        entries[0].handle._close()
+        built.store.close()
+        with pytest.raises(JadeError) as caught:
+            catalog.of_each(entries, lambda entry: entry.handle.count())
+        assert caught.value.code is ErrorCode.CLOSED

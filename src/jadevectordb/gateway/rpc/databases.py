@@ -78,9 +78,8 @@ def _existing(call: Call, request: wire.CreateDatabaseRequest, options: dict[str
 
 def list_all(call: Call, request: wire.ListDatabasesRequest) -> wire.ListDatabasesResponse:
     entries = call.services.catalog.visible(call.principal)
-    return wire.ListDatabasesResponse(
-        databases=[described(e) for e in entries if not request.name or e.record.name == request.name]
-    )
+    chosen = [e for e in entries if not request.name or e.record.name == request.name]
+    return wire.ListDatabasesResponse(databases=call.services.catalog.of_each(chosen, described))
 
 
 def get(call: Call, request: wire.GetDatabaseRequest) -> wire.GetDatabaseResponse:

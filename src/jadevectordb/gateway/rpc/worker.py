@@ -101,9 +101,8 @@ def health(call: Call, request: wire.HealthRequest) -> wire.HealthResponse:
 def stats(call: Call, request: wire.StatsRequest) -> wire.StatsResponse:
     calls, failed = call.node.calls()
     answer = wire.StatsResponse(calls=calls, calls_failed=failed)
-    for entry in call.services.catalog.visible(call.principal):
-        call.check_wanted()
-        found = entry.handle.stats()
+    catalog = call.services.catalog
+    for found in catalog.of_each(catalog.visible(call.principal), lambda entry: entry.handle.stats()):
         answer.databases += 1
         answer.shards += found.shards
         answer.rows += found.rows

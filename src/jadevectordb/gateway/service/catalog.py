@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ NAME_LENGTH_MAX = 255
 DESCRIPTION_LENGTH_MAX = 1000
 _DAMAGE = frozenset({ErrorCode.CORRUPT, ErrorCode.FORMAT_TOO_NEW, ErrorCode.LOG_TRUNCATED})
 GRANT_RIGHTS = ("read", "write", "admin")
+_T = TypeVar("_T")
 Check = Callable[[Operation, Principal, "DatabaseRecord | None"], None]
 
 
@@ -261,6 +262,18 @@ class Catalog:
             except JadeError as trouble:  # the server stops, or the disk does not let it be opened
                 return trouble
         return JadeError(ErrorCode.UNAVAILABLE, "The database was being changed at this moment: retry.")
+
+    def of_each(self, entries: Iterable[Entry], look: Callable[[Entry], _T]) -> list[_T]:
+        """What `look` sees of each database; one that was dropped while the others were looked at is left out."""
+        seen: list[_T] = []
+        for entry in entries:
+            try:
+                seen.append(look(entry))
+            except JadeError as raised:
+                error = self.explain(raised, entry)
+                if error.code is not ErrorCode.UNKNOWN_DATABASE:
+                    raise error from raised
+        return seen
 
     def _refresh(self, entry: Entry) -> None:
         """Hold the handle that the store has now: it opens a database anew whose dropping or altering failed half-way."""

@@ -45,11 +45,11 @@ def _node(services: Services) -> dict[str, Any]:
 
 
 def _shards(services: Services, entries: list[Entry]) -> list[dict[str, Any]]:
-    rows = []
-    for entry in entries:
+    def of(entry: Entry) -> list[dict[str, Any]]:
         stats = entry.handle.stats()
-        rows += [_shard(entry, stats, shard) for shard in range(stats.shards)]
-    return rows
+        return [_shard(entry, stats, shard) for shard in range(stats.shards)]
+
+    return [row for rows in services.catalog.of_each(entries, of) for row in rows]
 
 
 def _shard(entry: Entry, stats: Stats, shard: int) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _metrics(services: Services, request: Request) -> Response:
                 "p99": performance.latency_p99_ms,
             },
             "writes_per_second": None,
-            "total_vectors": sum(entry.handle.count() for entry in entries),
+            "total_vectors": sum(services.catalog.of_each(entries, lambda entry: entry.handle.count())),
             "nodes": 1,
             "shards": sum(entry.handle.config.shards for entry in entries),
         }

@@ -163,7 +163,9 @@ def _list(services: Services, request: Request) -> Response:
     limit = request.integer("limit", LIST_LIMIT_MAX, 1, LIST_LIMIT_MAX)
     offset = request.integer("offset", 0, 0, 1 << 31)
     chosen = entries[offset : offset + limit]
-    return reply({"databases": [shown(e) for e in chosen], "total": len(entries), "limit": limit, "offset": offset})
+    return reply(
+        {"databases": services.catalog.of_each(chosen, shown), "total": len(entries), "limit": limit, "offset": offset}
+    )
 
 
 def _get(services: Services, request: Request) -> Response:

@@ -92,7 +92,7 @@ def _status(services: Services, request: Request) -> Response:
         },
         "performance": {
             "database_count": len(entries),
-            "total_vectors": sum(entry.handle.count() for entry in entries),
+            "total_vectors": sum(services.catalog.of_each(entries, lambda entry: entry.handle.count())),
             "avg_query_time_ms": performance.latency_mean_ms or 0.0,
             "active_connections": performance.in_flight,
             "qps": performance.queries_per_second or 0.0,

@@ -135,7 +135,8 @@ def _same(services: Services, principal: Principal, body: CreateBody) -> Entry |
 def _list(services: Services, request: Request) -> Response:
     name = request.query.get("name")
     entries = services.catalog.visible(request.principal)
-    return reply(DatabasesAnswer([described(e) for e in entries if name is None or e.record.name == name]))
+    chosen = [e for e in entries if name is None or e.record.name == name]
+    return reply(DatabasesAnswer(services.catalog.of_each(chosen, described)))
 
 
 def _get(services: Services, request: Request) -> Response:
