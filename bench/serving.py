@@ -34,7 +34,9 @@ def cpu_s(pid: int) -> float:
 
 def start(folder: Path) -> tuple[subprocess.Popen[str], str, str]:
     command = [sys.executable, "-m", "jadevectordb", "serve", "--data", str(folder), "--port", "0", "--grpc-port", "0"]
-    process = subprocess.Popen([*command, "--auth", "open-loopback", "--log-level", "warning"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--auth", "open-loopback", "--log-level", "warning"], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     rest, grpc = re.search(r"REST http://(\S+)", line), re.search(r"gRPC (\S+)", line)
@@ -81,7 +83,11 @@ def main() -> None:
             kinds = {
                 "REST raw": (path + "?k=10&include=", [q.tobytes() for q in queries], "application/octet-stream"),
                 "REST raw, metadata": (path + "?k=10", [q.tobytes() for q in queries], "application/octet-stream"),
-                "REST JSON": (path, [json.dumps({"vector": q.tolist(), "k": 10}).encode() for q in queries], "application/json"),
+                "REST JSON": (
+                    path,
+                    [json.dumps({"vector": q.tolist(), "k": 10}).encode() for q in queries],
+                    "application/json",
+                ),
             }
             for kind, (target, bodies, content_type) in kinds.items():
                 over_http(address, target, bodies, content_type, 300)
@@ -90,7 +96,10 @@ def main() -> None:
                 over_http(address, target, bodies, content_type, given.requests)
                 wall = time.perf_counter() - started
                 used = (cpu_s(process.pid) - before) / given.requests * 1e6
-                print(f"{kind}: {used:.0f} us CPU a request, {used - engine_us:.0f} beyond the engine; {given.requests / wall:.0f} requests/s")
+                beyond = used - engine_us
+                print(
+                    f"{kind}: {used:.0f} us CPU a request, {beyond:.0f} beyond the engine; {given.requests / wall:.0f}/s"
+                )
         finally:
             process.terminate()
             process.wait()

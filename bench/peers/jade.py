@@ -3,8 +3,9 @@
 Copied next to the harness's other adapters, with `$PEERS_ROOT/v-jade` a virtual environment that has jadevectordb installed.
 """
 
-import jadevectordb as jade
 from base import ROOT, Base
+
+import jadevectordb as jade
 
 PORT = 7121
 
@@ -36,7 +37,7 @@ class Adapter(Base):
         c.client.create_database("bench", dimension=dim, metric="cosine", schema=schema)
 
     def upsert(self, c, ids, vecs, t10, t100, bulk=False):
-        metadata = [{"t10": int(a), "t100": int(b)} for a, b in zip(t10, t100)]
+        metadata = [{"t10": int(a), "t100": int(b)} for a, b in zip(t10, t100, strict=True)]
         c.words.upsert([str(i) for i in ids], vecs, metadata)
 
     def finish(self, c):
@@ -51,5 +52,3 @@ class Adapter(Base):
 
     def empty(self, c):
         c.client.info()
-
-

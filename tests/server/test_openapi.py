@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jadevectordb.gateway.rest.routes import all_routes
 from tests.serving import serving
+
+from jadevectordb.gateway.rest.routes import all_routes
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 # Stopping is not for this test; and waiting answers 503 when it was told to wait for no time at all.

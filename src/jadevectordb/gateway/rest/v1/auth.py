@@ -97,7 +97,10 @@ def _forgot_password(services: Services, request: Request) -> Response:
         raise JadeError(ErrorCode.INVALID_ARGUMENT, "username and email are missing: send one of them.")
     services.access.limits.password_reset(username or email, request.client)
     services.access.resets.ask(username, email)
-    message = "If there is such an account, and this server can deliver messages, its owner gets a reset token; an admin can set a password too."
+    message = (
+        "If there is such an account, and this server can deliver messages, its owner gets a reset token; "
+        "an admin can set a password too."
+    )
     return reply({"success": True, "message": message})
 
 
