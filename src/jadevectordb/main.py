@@ -20,15 +20,24 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.ports.compute import Compute
 from jadevectordb.ports.metadata_store import MetadataStore
+from jadevectordb.ports.progress import UNWATCHED, Progress
 from jadevectordb.shard.maintenance import Lane
 
 
 class RealWorld:
-    """The adapters of a single node that keeps its data in a folder. make_compute: where segments are built."""
+    """The adapters of a single node that keeps its data in a folder.
 
-    def __init__(self, make_compute: Callable[[], Compute] = ChildProcess) -> None:
+    make_compute: where segments are built. progress_of: what a database with this configuration tells how far it is.
+    """
+
+    def __init__(
+        self,
+        make_compute: Callable[[], Compute] = ChildProcess,
+        progress_of: Callable[[DatabaseConfig], Progress] | None = None,
+    ) -> None:
         self.clock = SystemClock()
         self._make_compute = make_compute
+        self._progress_of = progress_of
 
     def lock(self, folder: Path) -> FolderLock:
         return FolderLock(folder / "LOCK")
@@ -53,6 +62,7 @@ class RealWorld:
                 clock=self.clock,
                 write_atomically=write_file_atomically,
                 threads=os.cpu_count() or 1,
+                progress=UNWATCHED if self._progress_of is None else self._progress_of(config),
             )
         except BaseException:
             log.close()
@@ -68,6 +78,11 @@ def open(path: str | Path) -> Store:
     One process at a time: raises LOCKED when another holds it, READ_ONLY when it can't be written to, FORMAT_TOO_NEW or
     CORRUPT when its contents are not what they should be. Close it, or use it in a `with` block.
     """
+    return open_in(path, RealWorld())
+
+
+def open_in(path: str | Path, world: RealWorld) -> Store:
+    """The same in a world of the caller's making."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +90,7 @@ def open(path: str | Path) -> Store:
         raise JadeError(ErrorCode.INVALID_ARGUMENT, f"{folder} is a file: name a folder.") from None
     except OSError as error:
         raise disk_error(error, "the folder can't be made", folder) from error
-    store = Store(folder, RealWorld())
+    store = Store(folder, world)
     # Threads and child processes are ended in order when the program forgets to; data is safe either way.
     atexit.register(_close_if_alive, weakref.ref(store))
     return store

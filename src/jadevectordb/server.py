@@ -16,7 +16,6 @@ import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from jadevectordb.adapters import onnx_text, otlp
 from jadevectordb.adapters.file_archive import FileArchive
 from jadevectordb.adapters.os_host import OsHost
 from jadevectordb.adapters.reset_command import ResetCommand
+from jadevectordb.adapters.shared_page import SharedPage
 from jadevectordb.adapters.sqlite_events import SqliteEvents
 from jadevectordb.adapters.sqlite_queries import SqliteQueries
 from jadevectordb.adapters.sqlite_store import SqliteStore
@@ -38,8 +38,8 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.access.access import Access, AccessSettings
 from jadevectordb.gateway.access.operations import check
 from jadevectordb.gateway.access.resets import ResetDelivery
+from jadevectordb.gateway.processes.shown import NUMBERS, Shown
 from jadevectordb.gateway.rest.app import Application
-from jadevectordb.gateway.rest.fast_path import FastProtocol
 from jadevectordb.gateway.rest.routes import all_routes
 from jadevectordb.gateway.service.alerts import Alerts
 from jadevectordb.gateway.service.analytics import Analytics
@@ -48,13 +48,14 @@ from jadevectordb.gateway.service.catalog import Catalog
 from jadevectordb.gateway.service.embeddings import Embeddings
 from jadevectordb.gateway.service.health_checks import database_check, disk_check
 from jadevectordb.gateway.service.lifecycle import Lifecycle
-from jadevectordb.gateway.service.logs import RecentLogs, start_log
+from jadevectordb.gateway.service.logs import LogEntry, RecentLogs, start_log
 from jadevectordb.gateway.service.rerank import Rerank
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.gateway.service.telemetry import Telemetry, one_in
 from jadevectordb.gateway.service.tracing import UNTRACED, AnyTracing, Tracing
-from jadevectordb.main import open as open_store
-from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.listening import check_processes, configuration, listen, listen_first, loop_factory
+from jadevectordb.main import RealWorld, open_in
+from jadevectordb.processes import Readers
 from jadevectordb.settings.schema import Settings
 from jadevectordb.settings.sources import Known
 
@@ -67,14 +68,28 @@ logger = logging.getLogger("jadevectordb.server")
 class Server:
     """Everything open, not yet listening. `run` listens until asked to stop; `close` ends what was opened, newest first."""
 
-    def __init__(self, known: Known, logs: RecentLogs) -> None:
+    def __init__(self, known: Known, logs: RecentLogs, add_entry: Callable[[LogEntry], None] | None = None) -> None:
+        """add_entry: where log lines of the other processes go; by default only to `logs`."""
         self.settings: Settings = known.settings
+        self._logs = logs
+        self._add_entry = logs.add if add_entry is None else add_entry
         self._closers: list[Callable[[], object]] = []
         self._stop_asked_s: float | None = None  # when, on the monotonic clock
+        self._readers: Readers | None = None
+        self._shown: Shown | None = None
+        check_processes(known.settings)
         try:
-            self.services = self._build(known, logs)
+            if self.settings.server.processes > 1:
+                page = SharedPage.create(NUMBERS)
+                self._closers.append(page.close)
+                self._shown = Shown(page)
+                self._readers = Readers(self.settings.server.processes - 1, page, self._shown)
+            self.services = self._build(known)
             self.application = Application(self.services, all_routes())
             self._closers.append(self.application.close)
+            if self._readers is not None:
+                self._closers.append(self._readers.close)
+                self._readers.watched_by(self.services.telemetry)
             self.services.telemetry.add_routes(self.application.routes)
             self.rpc: RpcServer | None = None
             if self.settings.server.grpc_port >= 0:
@@ -87,10 +102,10 @@ class Server:
             self.close()
             raise
 
-    def _build(self, known: Known, logs: RecentLogs) -> Services:
-        settings, clock = known.settings, SystemClock()
+    def _build(self, known: Known) -> Services:
+        settings, clock, shown = known.settings, SystemClock(), self._shown
         data = Path(settings.server.data)
-        store = open_store(data)
+        store = open_in(data, RealWorld(progress_of=None if shown is None else shown.progress_of))
         self._closers.append(store.close)
         own = data / "server"
         own.mkdir(mode=0o700, exist_ok=True)  # password hashes are in it
@@ -102,6 +117,9 @@ class Server:
         self._closers.append(access.close)
         catalog = Catalog(store, metadata, clock, check)
         access.accounts.on_delete.append(catalog.reassign_owner)
+        if shown is not None:
+            shown.every, catalog.on_publish = catalog.every, shown.publish
+            access.gatekeeper.on_forget = shown.access_changed
         bm25 = Bm25(store, metadata, clock)
         analytics = Analytics(
             SqliteQueries(own / "queries.sqlite"), clock, lambda: secrets.token_hex(4),
@@ -128,7 +146,7 @@ class Server:
             below=secrets.randbelow,
             slow_query_ms=settings.log.slow_query_ms or None,
             recall_one_in=one_in(settings.telemetry.recall_sample),
-            logs=logs,
+            logs=self._logs,
             tracing=self._tracing(settings),
         )
         self._closers.append(telemetry.close)
@@ -154,18 +172,18 @@ class Server:
         To be called in the main thread. Raises UNAVAILABLE when an address can't be listened on.
         """
         settings = self.settings.server
-        listener = _listen(settings.host, settings.port)
+        listener = (listen if self._readers is None else listen_first)(settings.host, settings.port)
         with contextlib.closing(listener):
             self.rest_port: int = listener.getsockname()[1]
             if self.rpc is not None:
                 self.services.grpc_port = self.rpc.start()
-            web = uvicorn.Server(self._configuration())
+            web = uvicorn.Server(configuration(self.settings, self.application))
             self.services.shut_down = lambda: self._stop(web)
             before = {number: signal.signal(number, self._on_signal(web)) for number in (signal.SIGTERM, signal.SIGINT)}
             gc.collect()
             gc.freeze()  # what is there now stays: no need to look through it again and again
             try:
-                with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
                     runner.run(self._serve(web, listener, ready))
             finally:
                 for number, handler in before.items():
@@ -177,32 +195,16 @@ class Server:
         )  # `serve` would take over the signals and raise them again
         while not web.started and not serving.done():
             await asyncio.sleep(0.005)
+        if self._readers is not None and not serving.done():
+            starting = asyncio.create_task(self._readers.start(self.application, self.rest_port, self._add_entry))
+            await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
+            starting.cancel()  # asked to stop before they were ready
         if not serving.done():
             ready(self)
+        if self._readers is not None:
+            await _asked_to_stop(web, serving)
+            await self._readers.stop(self.settings.server.drain_s)  # while this process drains too
         await serving
-
-    def _configuration(self) -> uvicorn.Config:
-        settings, tls = self.settings.server, self.settings.tls
-        return uvicorn.Config(
-            self.application,
-            http=FastProtocol,
-            ws="none",
-            interface="asgi3",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=settings.keep_alive_s,
-            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-            limit_concurrency=settings.connections_max,
-            backlog=2048,
-            ssl_certfile=tls.certificate or None,
-            ssl_keyfile=tls.key or None,
-            ssl_ca_certs=tls.client_ca or None,
-            ssl_cert_reqs=ssl.CERT_REQUIRED if tls.client_ca else ssl.CERT_NONE,
-        )
 
     @property
     def url(self) -> str:
@@ -240,6 +242,12 @@ class Server:
                 logger.exception("a part of the server failed to close")
 
 
+async def _asked_to_stop(web: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """uvicorn itself looks for it ten times a second."""
+    while not web.should_exit and not serving.done():
+        await asyncio.sleep(0.1)
+
+
 def _reset_delivery(settings: Settings) -> Callable[[ResetDelivery], None] | None:
     if not settings.auth.reset_command:
         return None
@@ -249,34 +257,11 @@ def _reset_delivery(settings: Settings) -> Callable[[ResetDelivery], None] | Non
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise JadeError(
-            ErrorCode.UNAVAILABLE,
-            f"Can't listen on {host}:{port} ({error.strerror}): is another server running there? Choose another --port or --host.",
-        ) from None
-    return listener
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop
-    import uvloop
-
-    return uvloop.new_event_loop
-
-
 def run(known: Known) -> None:
     """`jade serve`: log, open, listen, and end in order. The ready line goes to standard output."""
     settings = known.settings
     with start_log(settings.log.level, settings.log.format, settings.log.file) as log:
-        server = Server(known, log.recent)
+        server = Server(known, log.recent, log.take)
         try:
             server.run(_announce)
         finally:

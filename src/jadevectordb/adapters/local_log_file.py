@@ -111,6 +111,7 @@ class FrameCursor:
         self._salt = part.header.salt
         self._window = b""
         self._window_offset = 0
+        self.path = part.path
         self.offset = part.header_bytes  # of the next frame
         self.number = part.header.first_frame  # of the next frame
         self.next_sequences = dict(part.header.next_sequences)
@@ -160,6 +161,11 @@ class FrameCursor:
         frame.check_entry(view, row, offset=header.offset + row.start)
         return view
 
+    def extend(self, end: int) -> None:
+        """The file has grown: its durable frames end here now."""
+        assert end >= self._part.end
+        self._part = self._part._replace(end=end)
+
     @property
     def at_end(self) -> bool:
         return self.offset >= self._part.end
@@ -168,20 +174,27 @@ class FrameCursor:
 def read_frames(part: Part, wanted_from: dict[ShardId, Sequence]) -> Iterator[list[tuple[ShardId, Sequence, Entry]]]:
     """Decoded frames of one file, entries below `wanted_from` (a shard not named: none) and empty frames left out."""
     with _opened(part.path) as fd:
-        cursor = FrameCursor(fd, part)
-        while not cursor.at_end:
-            found = []
-            try:
-                header, rows = cursor.peek()
-                for row in rows:
-                    if row.sequence >= wanted_from.get(row.shard, 1):
-                        data = cursor.entry_bytes(header, row)
-                        found.append((row.shard, row.sequence, _decode(data, part.path, header.offset + row.start)))
-            except DamageError as damage:
-                corrupt(part.path, damage.offset, damage.reason)
-            cursor.advance(header, rows)
-            if found:
-                yield found
+        yield from frames_from(FrameCursor(fd, part), wanted_from)
+
+
+def frames_from(
+    cursor: FrameCursor, wanted_from: dict[ShardId, Sequence]
+) -> Iterator[list[tuple[ShardId, Sequence, Entry]]]:
+    """The same from where a cursor stands to its end; it has moved past a frame when that is handed out."""
+    path = cursor.path
+    while not cursor.at_end:
+        found = []
+        try:
+            header, rows = cursor.peek()
+            for row in rows:
+                if row.sequence >= wanted_from.get(row.shard, 1):
+                    data = cursor.entry_bytes(header, row)
+                    found.append((row.shard, row.sequence, _decode(data, path, header.offset + row.start)))
+        except DamageError as damage:
+            corrupt(path, damage.offset, damage.reason)
+        cursor.advance(header, rows)
+        if found:
+            yield found
 
 
 def _decode(data: memoryview, path: Path, offset: int) -> Entry:

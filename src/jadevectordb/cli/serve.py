@@ -14,6 +14,7 @@ _FLAGS = {
     "data": "server.data",
     "auth": "auth.mode",
     "registration": "auth.registration",
+    "processes": "server.processes",
     "threads": "server.threads",
     "tls_certificate": "tls.certificate",
     "tls_key": "tls.key",
@@ -34,6 +35,9 @@ def _settings(command: Any) -> Any:
         click.option("--data", metavar="FOLDER", help="Folder of the databases (default ./jade-data)."),
         click.option("--auth", metavar="MODE", help="required (default), or open-loopback for development."),
         click.option("--registration", metavar="WHEN", help="Self-registration: auto (only on loopback), on, off."),
+        click.option(
+            "--processes", type=int, help="Processes that answer searches; one of them writes (default 1; Linux)."
+        ),
         click.option("--threads", type=int, help="Requests that may wait for the disk at once (default 8)."),
         click.option("--tls-certificate", metavar="FILE", help="PEM certificate: turns TLS on."),
         click.option("--tls-key", metavar="FILE", help="PEM key of the certificate."),

@@ -166,6 +166,12 @@ RATE_NAMES_MAX = 100_000  # principals and addresses that have a rate of their o
 STORE_ATTEMPTS_MAX = 16  # how often a change of a record is tried again when someone else changed it meanwhile
 GRANTS_MAX = 1000  # users a database is granted to
 
+FOLLOW_OPEN_ATTEMPTS_MAX = 100  # how often a folder that another process changes is opened anew before that is an error
+FOLLOW_INLINE_BYTES_MAX = 256 << 10  # of log that a request waits for to be applied; beyond it another process answers
+FOLLOWED_DATABASES_MAX = 65_536  # that reading processes can follow at once
+REPORTS_WAITING_MAX = 200_000  # events that a reading process has not told yet; beyond it they are dropped and counted
+REPORT_EVERY_S = 0.1
+
 RPC_MESSAGE_BYTES_MAX_RECEIVED = 256 << 20  # one gRPC message
 RPC_DETAILS_BYTES_MAX = 2048  # an error's details in trailing metadata; larger ones are left out
 RPC_MESSAGE_BYTES_MAX = 2048  # an error's sentence

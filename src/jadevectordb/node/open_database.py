@@ -10,18 +10,16 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from jadevectordb.index.space import VectorSpace
-from jadevectordb.index.text import Analyzer, TextConfig
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import HybridTime, Sequence, ShardId
-from jadevectordb.model.limits import SEAL_BYTES
 from jadevectordb.model.operations import Outcome
+from jadevectordb.node.readable import ReadableDatabase, shard_folder
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.compute import Compute
 from jadevectordb.ports.log import Frame, Log
+from jadevectordb.ports.progress import UNWATCHED, Progress
 from jadevectordb.segment.sealed import SealedSegment
-from jadevectordb.shard.apply import ShardConfig
 from jadevectordb.shard.maintenance import Lane, Maintenance
 from jadevectordb.shard.replica import Replica, WriteAtomically
 from jadevectordb.shard.view import DatabaseView
@@ -29,8 +27,11 @@ from jadevectordb.shard.view import DatabaseView
 VERIFY_AT_OPEN_BYTES = 256 << 20  # segments are verified while opening up to this much, the rest in the background
 
 
-class OpenDatabase:
-    """directory: the database's folder. log: of this database, owned and closed by this object, as the compute lanes are."""
+class OpenDatabase(ReadableDatabase):
+    """directory: the database's folder. log: of this database, owned and closed by this object, as the compute lanes are.
+
+    progress: told of every change that a process which follows the folder has to notice.
+    """
 
     def __init__(
         self,
@@ -42,22 +43,17 @@ class OpenDatabase:
         clock: Clock,
         write_atomically: WriteAtomically,
         threads: int,
+        progress: Progress = UNWATCHED,
     ) -> None:
-        self.config = config
+        super().__init__(config)
         self.directory = directory
         self.log = log
         self.clock = clock
-        self.space = VectorSpace(config.metric, config.dimension)
-        text_fields = config.schema.texts
-        self.text = TextConfig(text_fields, config.text_language) if text_fields else None
-        self.analyzer = None if self.text is None else Analyzer(self.text)
-        seal_rows = max(1, min(config.seal_rows, SEAL_BYTES // self.space.row_bytes))
-        shard_config = ShardConfig(self.space, config.schema, self.text, seal_rows)
         self.replicas = [
             Replica(
                 ShardId(i),
-                directory / f"shard-{i:04}",
-                shard_config,
+                shard_folder(directory, ShardId(i)),
+                self.shard_config,
                 config.index,
                 write_atomically,
                 config.index_parameters,
@@ -66,13 +62,13 @@ class OpenDatabase:
         ]
         self._publishing = threading.Lock()
         self._outcomes: dict[tuple[ShardId, Sequence], Outcome] = {}
-        self.damage: JadeError | None = None  # found by the background check; every later call reports it
-        self.view = DatabaseView((), ())
-        self.maintenance = Maintenance(self.replicas, log, dict(compute), clock, self._publish, threads)
+        self.progress = progress
+        self.maintenance = Maintenance(self.replicas, log, dict(compute), clock, self._republish, threads)
         self._unverified = self._verify_some()
         self._replay()
         for replica in self.replicas:
             replica.remove_orphans()
+        progress.opened(sum(replica.state.applied for replica in self.replicas))
         log.subscribe(self._deliver)
         self.maintenance.start()
         self._scrubber = threading.Thread(target=self._scrub, name="jade-verify", daemon=True)
@@ -121,17 +117,26 @@ class OpenDatabase:
                     self._outcomes[delivered.shard, delivered.sequence] = outcome
                     froze = froze or bool(replica.state.frozen)
             except JadeError as error:
-                self.damage = (
-                    error  # the frame is durable and can't be applied: only a sound copy of the files can go on
-                )
+                # The frame is durable and can't be applied: only a sound copy of the files can go on
+                self._set_damage(error)
                 raise
             self._publish_now()
+        self.progress.applied(len(frame))
         if froze:
             self.maintenance.notify()
 
     def _publish(self) -> None:
         with self._publishing:
             self._publish_now()
+
+    def _republish(self) -> None:
+        """Folders took the place of rows in memory, or of other folders."""
+        self._publish()
+        self.progress.installed()
+
+    def _set_damage(self, error: JadeError) -> None:
+        self.damage = error
+        self.progress.ended()
 
     def _publish_now(self) -> None:
         self.view = DatabaseView.of(tuple(replica.view for replica in self.replicas))
@@ -182,7 +187,7 @@ class OpenDatabase:
                 segment.verify_file(name)
             except JadeError as error:
                 if segment.directory.exists():  # else it was merged away while it was read
-                    self.damage = error
+                    self._set_damage(error)
                     return
 
     def verify(self) -> None:
@@ -192,6 +197,7 @@ class OpenDatabase:
                 replica.verify()
 
     def close(self) -> None:
+        self.progress.ended()
         self._closing.set()
         if self._scrubber.is_alive():
             self._scrubber.join()

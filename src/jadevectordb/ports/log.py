@@ -83,3 +83,21 @@ class Log(Protocol):
     def bytes_on_disk(self) -> int: ...
 
     def close(self) -> None: ...
+
+
+class FollowedLog(Protocol):
+    """A log that another process writes, read from one place on as it grows. Used by one thread at a time."""
+
+    @property
+    def unread_bytes(self) -> int:
+        """About how much was written since the last `read`."""
+        ...
+
+    def read(self) -> Iterator[Frame]:
+        """The frames that became durable since the last one handed out; read not to the end, the next call goes on there.
+
+        Raises LOG_TRUNCATED when what comes next was removed: start again from a newer checkpoint. CORRUPT, IO_ERROR.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -16,6 +16,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 8080  # REST; 0 = any free one
     grpc_port: int = 9080  # gRPC; 0 = any free one, -1 = none
     data: str = "./jade-data"  # folder of the databases
+    processes: Annotated[int, Meta(ge=1, le=64)] = 1  # one writes, all answer searches; more than 1: Linux
     threads: Annotated[int, Meta(ge=1, le=256)] = 8  # requests that may wait for disk or run long at once
     body_bytes_max: Annotated[int, Meta(ge=1024)] = 256 << 20  # one request body
     request_timeout_s: Annotated[float, Meta(gt=0)] = 60.0  # for a client to send a request

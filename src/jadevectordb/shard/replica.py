@@ -90,15 +90,7 @@ class Replica:
         self.checkpoint_parts = tuple(parts)  # as of the checkpoint; the same readers as in the state, rows alive then
         self.checkpoint_spans = tuple(found.spans)
         self.checkpoint = found
-        self.state = ShardState(
-            config,
-            parts=parts,
-            spans=found.spans,
-            next_unit=found.next_unit,
-            applied=checkpoints.sequence_of(found),
-            requests=found.requests,
-            newest_time=found.newest_time,
-        )
+        self.state = state_of(config, found, parts)
         self.view: ShardView = self.state.view()
 
     def _open(self, name: str) -> SealedSegment:
@@ -265,18 +257,36 @@ class Replica:
     def digest(self) -> str:
         """A fingerprint of the logical state: equal for replicas that applied the same entries, however their segments lie."""
         with self.lock:
-            view, requests = self.state.view(), list(self.state.requests.items())
-        live = []
-        for part in view.parts:
-            rows = range(part.reader.row_count) if part.alive is None else bitmap.to_rows(part.alive).tolist()
-            live += [(part.reader.id_of(row), part.reader, row) for row in rows]
-        live.sort(key=lambda item: item[0])
-        digest = xxhash.xxh3_128()
-        digest.update(msgspec.msgpack.encode([view.watermark, self.state.next_unit, self.state.spans, requests]))
-        for vector_id, reader, row in live:
-            digest.update(msgspec.msgpack.encode([vector_id, reader.version_of(row), reader.metadata_of(row)]))
-            digest.update(np.ascontiguousarray(reader.vector_of(row)).tobytes())
-        return digest.hexdigest()
+            return digest_of(self.state)
+
+
+def state_of(config: ShardConfig, found: Checkpoint, parts: Seq[Part]) -> ShardState:
+    """The state a checkpoint stands for. parts: its segments, opened."""
+    return ShardState(
+        config,
+        parts=parts,
+        spans=found.spans,
+        next_unit=found.next_unit,
+        applied=checkpoints.sequence_of(found),
+        requests=found.requests,
+        newest_time=found.newest_time,
+    )
+
+
+def digest_of(state: ShardState) -> str:
+    """As `Replica.digest`, of a state that nobody changes meanwhile."""
+    view, requests = state.view(), list(state.requests.items())
+    live = []
+    for part in view.parts:
+        rows = range(part.reader.row_count) if part.alive is None else bitmap.to_rows(part.alive).tolist()
+        live += [(part.reader.id_of(row), part.reader, row) for row in rows]
+    live.sort(key=lambda item: item[0])
+    digest = xxhash.xxh3_128()
+    digest.update(msgspec.msgpack.encode([view.watermark, state.next_unit, state.spans, requests]))
+    for vector_id, reader, row in live:
+        digest.update(msgspec.msgpack.encode([vector_id, reader.version_of(row), reader.metadata_of(row)]))
+        digest.update(np.ascontiguousarray(reader.vector_of(row)).tobytes())
+    return digest.hexdigest()
 
 
 def _folder(part: Part) -> SealedSegment:

@@ -13,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,7 @@ class Gatekeeper:
         self._nobody = OPEN if is_open else ANONYMOUS
         self._pepper = random(32)
         self._generation = 0
+        self.on_forget: Callable[[], None] = lambda: None  # called before anyone is told that something was taken away
         self._lock = threading.Lock()  # for changes of the two below; reading needs none
         self._known: dict[bytes, _Known] = {}
 
@@ -72,6 +74,22 @@ class Gatekeeper:
         """Something was taken away from somebody: believe nothing that was verified before."""
         with self._lock:
             self._generation += 1
+        self.on_forget()
+
+    def remembered(self, authorization: str | None, api_key: str | None) -> tuple[Principal, int] | None:
+        """Whom these headers were verified to be, and until when (ms since 1970) that may be believed; None: unknown.
+
+        For a process that remembers it in turn, and forgets it as soon as something is taken away from anybody.
+        """
+        if authorization is None and api_key is None:
+            return None
+        known = self._known.get(self._digest(authorization, api_key))
+        if known is None or known.generation != self._generation or known.expires_ms <= self._clock.now_ms():
+            return None
+        return known.principal, known.expires_ms
+
+    def _digest(self, authorization: str | None, api_key: str | None) -> bytes:
+        return digest_of(authorization, api_key, self._pepper)
 
     def authenticate(self, authorization: str | None, api_key: str | None, client: str) -> Principal:
         """Who sends these headers: `Authorization`, else `X-API-Key`. Without a credential ANONYMOUS, or `dev` in open mode.
@@ -81,8 +99,7 @@ class Gatekeeper:
         """
         if authorization is None and api_key is None:
             return self._nobody
-        presented = f"A{authorization}" if authorization else f"K{api_key or ''}"
-        digest = hashlib.blake2b(presented.encode("utf-8", "surrogatepass"), key=self._pepper, digest_size=16).digest()
+        digest = self._digest(authorization, api_key)
         known = self._known.get(digest)
         now_ms = self._clock.now_ms()
         if known is None or known.generation != self._generation or known.expires_ms <= now_ms:
@@ -166,6 +183,12 @@ class Gatekeeper:
         return Principal(
             account.user_id, account.username, roles, permissions, kind, credential_id, account.must_change_password
         )
+
+
+def digest_of(authorization: str | None, api_key: str | None, pepper: bytes) -> bytes:
+    """What a credential is remembered under: it says nothing to whom does not have the pepper."""
+    presented = f"A{authorization}" if authorization else f"K{api_key or ''}"
+    return hashlib.blake2b(presented.encode("utf-8", "surrogatepass"), key=pepper, digest_size=16).digest()
 
 
 def _credential(authorization: str | None, api_key: str | None) -> tuple[str, bool, str]:

@@ -49,6 +49,14 @@ class Usage:
             use.count += 1
             use.last_ms = now_ms
 
+    def add(self, user_id: str, credential_id: str, count: int, last_ms: int) -> None:
+        """So many uses at once, counted elsewhere."""
+        with self._lock:
+            mine = self._unwritten.setdefault(user_id, {})
+            use = mine.setdefault(credential_id, Use())
+            use.count += count
+            use.last_ms = max(use.last_ms, last_ms)
+
     def of_user(self, user_id: str) -> dict[str, Use]:
         """By credential id, as of now."""
         stored = self._records.get(user_id)

@@ -31,6 +31,7 @@ from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.node.readable import ReadableDatabase
 from jadevectordb.query import executor, scan
 from jadevectordb.query.plan import Explanation, SearchRequest
 from jadevectordb.query.write_checks import check_ids, invalid
@@ -43,7 +44,7 @@ _FUSIONS = ("rrf", "weighted")
 class Database:
     """Made by `Store.create_database` and `Store.database`."""
 
-    def __init__(self, opened: OpenDatabase, node: NodeId) -> None:
+    def __init__(self, opened: ReadableDatabase, node: NodeId) -> None:
         self._opening: Opening | None = Opening(opened, node)
         self._node = node
         self._config = opened.config
@@ -434,13 +435,13 @@ class Database:
     @property
     def index_in_use(self) -> str:
         """What most rows are searched with now: the index kind of the largest segment, FLAT while none is built."""
-        part = max(self._use().view.parts, key=lambda part: part.live, default=None)
+        part = max(self._now().view.parts, key=lambda part: part.live, default=None)
         kind = "" if part is None else part.reader.index_kind
         return kind if kind and kind != "growing" else "FLAT"
 
     def watermarks(self) -> list[int]:
         """The newest log sequence that searches see, by shard."""
-        return [int(shard.watermark) for shard in self._use().view.shards]
+        return [int(shard.watermark) for shard in self._now().view.shards]
 
     def search_cost_us(self) -> float:
         """About how many microseconds a plain search takes now: ten hits, the default recall, no filter, everything in memory.
@@ -503,8 +504,8 @@ class Database:
         opening = self._opening
         if opening is None:
             raise JadeError(ErrorCode.CLOSED, f"Database {self.name!r} is closed: open its store again.")
-        if opening.database.damage is not None:
-            raise opening.database.damage
+        if opening.readable.damage is not None:
+            raise opening.readable.damage
         return opening
 
     def _use(self) -> OpenDatabase:

@@ -13,10 +13,12 @@ from jadevectordb.gateway.embedded.hits import Hit, Unpacker
 from jadevectordb.index.api import SearchOverrides
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model import filter_parse
+from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.ids import NodeId
 from jadevectordb.model.metric import Metric
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.node.readable import ReadableDatabase
 from jadevectordb.query.plan import Match, SearchRequest
 from jadevectordb.query.writer import Writer
 from jadevectordb.shard.view import DatabaseView
@@ -32,22 +34,22 @@ class Opening:
     __slots__ = (
         "_cost",
         "_score_is_similarity",
+        "_writer",
         "analyzer",
         "config",
-        "database",
         "overrides",
+        "readable",
         "space",
         "unpacker",
-        "writer",
     )
 
-    def __init__(self, database: OpenDatabase, node: NodeId) -> None:
-        self.database = database
+    def __init__(self, database: ReadableDatabase, node: NodeId) -> None:
+        self.readable = database
         self.config = database.config
         self.space = database.space
         self.analyzer = database.analyzer
         self.unpacker = Unpacker(database.config.metric, database.config.dimension)
-        self.writer = Writer(database, node)
+        self._writer = Writer(database, node) if isinstance(database, OpenDatabase) else None
         # Under cosine and dot a similarity is its score: the conversion is skipped where every microsecond counts
         self._score_is_similarity = database.config.metric in (Metric.COSINE, Metric.DOT)
         given = database.config.index_parameters
@@ -60,7 +62,21 @@ class Opening:
 
     @property
     def view(self) -> DatabaseView:
-        return self.database.view
+        return self.readable.view
+
+    @property
+    def database(self) -> OpenDatabase:
+        """Raises READ_ONLY where the database is only followed."""
+        if not isinstance(self.readable, OpenDatabase):
+            raise _only_followed()
+        return self.readable
+
+    @property
+    def writer(self) -> Writer:
+        """Raises READ_ONLY where the database is only followed."""
+        if self._writer is None:
+            raise _only_followed()
+        return self._writer
 
     def parse(self, value: FilterLike) -> Filter | None:
         return None if value is None else filter_parse.parse(value, self.config.schema)
@@ -75,7 +91,7 @@ class Opening:
         return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
 
     def search_cost_us(self) -> float:
-        view = self.database.view
+        view = self.readable.view
         known = self._cost
         if known is None or known[0] is not view:
             known = self._cost = view, self._estimate_us(view)
@@ -89,6 +105,12 @@ class Opening:
         for part in parts:
             cost_us += part.reader.cost_us(overrides, has_dead=part.alive is not None)
         return cost_us
+
+
+def _only_followed() -> JadeError:
+    return JadeError(
+        ErrorCode.READ_ONLY, "This process only reads the database: another one writes it and looks after it."
+    )
 
 
 def _within_limits(space: VectorSpace, matches: list[Match], request: SearchRequest) -> list[Match]:

@@ -27,7 +27,8 @@ from jadevectordb.model.limits import REQUESTS_WAITING_MAX
 logger = logging.getLogger("jadevectordb.http")
 Scope_ = dict[str, Any]
 # In requests of version 1: a text may have to be read by a model; its filters' first use of a field may read all its strings.
-_SLOW_NAMES = (b'"query"', b'"queryText"', b'"query_text"', b'"filters"', b'"metadataFilter"', b'"metadata_filter"')
+TEXT_NAMES = (b'"query"', b'"queryText"', b'"query_text"')
+_SLOW_NAMES = (*TEXT_NAMES, b'"filters"', b'"metadataFilter"', b'"metadata_filter"')
 _FILTERED_COST = 4  # how much dearer than a plain search one with a filter or words may be
 
 
@@ -65,8 +66,7 @@ class Application:
     def match(self, request: Request) -> Matched | Response:
         """Find the route and refuse early what can be refused without the handler. Never raises."""
         try:
-            if not request.request_id:
-                request.request_id = _request_id(request)
+            self._name(request)
             found = self._router.find(request.method, request.path)
             if isinstance(found, Found):
                 route = found.route
@@ -92,11 +92,15 @@ class Application:
         except JadeError as error:
             return self._finished(error_response(error, request.request_id), request, None)
 
+    def _name(self, request: Request) -> None:
+        if not request.request_id:
+            request.request_id = _request_id(request)
+
     def _is_cheap(self, request: Request) -> bool:
         """Whether a search is predicted to be over so soon that handing it to a thread would cost more than it blocks."""
         if any(name in request.body for name in _SLOW_NAMES):
             return False
-        entry = self.services.catalog.peek(_database_in(request))
+        entry = self.services.catalog.peek(database_in(request))
         if entry is None:
             return True  # the answer is that there is none
         cost_us = entry.handle.search_cost_us()
@@ -169,7 +173,7 @@ class Application:
             ):
                 return
         if operation.scope is Scope.DATABASE:
-            request.database = self.services.catalog.resolve(_database_in(request), request.principal, operation)
+            request.database = self.services.catalog.resolve(database_in(request), request.principal, operation)
         else:
             check(operation, request.principal, None)
 
@@ -269,7 +273,7 @@ class Application:
             return problem(408, "The body did not come in time.", headers=(("connection", "close"),))
 
 
-def _database_in(request: Request) -> str:
+def database_in(request: Request) -> str:
     params = request.params
     return params["db"] if "db" in params else params["databaseId"]
 

@@ -44,36 +44,13 @@ _BATCH = 4096
 BUCKET_MS = {Granularity.HOURLY: 3_600_000, Granularity.DAILY: DAY_MS, Granularity.WEEKLY: 7 * DAY_MS}
 
 
-class Analytics:
-    """Thread-safe. log: owned and closed here. unique: a fresh short text, for ids."""
+class QueryRecorder:
+    """The hot path: ids for searches, and a record of each. What becomes of the records is a subclass's to say."""
 
-    def __init__(
-        self,
-        log: QueryLog,
-        clock: Clock,
-        unique: Callable[[], str],
-        *,
-        days_kept: int = QUERIES_KEPT_DAYS,
-        rows_kept: int = QUERIES_KEPT_MAX,
-        background: bool = True,
-    ) -> None:
-        """background: False when the caller flushes and prunes itself."""
-        self._log = log
+    def __init__(self, clock: Clock, unique: Callable[[], str]) -> None:
         self._clock = clock
-        self._unique = unique
-        self._days_kept, self._rows_kept = days_kept, rows_kept
-        self._buffer: deque[QueryRecord] = deque()
-        self._flushing = threading.Lock()
-        self._closing = threading.Event()
         # Ids of this process: one random part, then a count, so that an id costs no system call
         self._prefix, self._count = f"q_{unique()}", itertools.count(1)
-        self._pruned_ms = 0
-        self.dropped = 0  # searches that were not recorded because the log could not keep up
-        self._thread = threading.Thread(target=self._work, name="jade-analytics", daemon=True)
-        if background:
-            self._thread.start()
-
-    # The hot path
 
     def new_query_id(self) -> str:
         return f"{self._prefix}{next(self._count):x}"
@@ -95,16 +72,51 @@ class Analytics:
         alpha: float | None = None,
     ) -> None:
         """Note a search that ended now. Never waits. kind: one of QueryKind."""
-        if len(self._buffer) >= QUERIES_BUFFERED_MAX:
-            self.dropped += 1
-            return
         now = self._clock.now_ms()
-        self._buffer.append(
+        self.add(
             QueryRecord(
                 query_id, database, user, session, QueryKind(kind), text[:QUERY_TEXT_LENGTH_MAX], k, latency_ms, results, error, fusion,
                 alpha, now,
             )
         )  # fmt: skip
+
+    def add(self, record: QueryRecord) -> None:
+        raise NotImplementedError
+
+
+class Analytics(QueryRecorder):
+    """Thread-safe. log: owned and closed here. unique: a fresh short text, for ids."""
+
+    def __init__(
+        self,
+        log: QueryLog,
+        clock: Clock,
+        unique: Callable[[], str],
+        *,
+        days_kept: int = QUERIES_KEPT_DAYS,
+        rows_kept: int = QUERIES_KEPT_MAX,
+        background: bool = True,
+    ) -> None:
+        """background: False when the caller flushes and prunes itself."""
+        super().__init__(clock, unique)
+        self._log = log
+        self._unique = unique
+        self._days_kept, self._rows_kept = days_kept, rows_kept
+        self._buffer: deque[QueryRecord] = deque()
+        self._flushing = threading.Lock()
+        self._closing = threading.Event()
+        self._pruned_ms = 0
+        self.dropped = 0  # searches that were not recorded because the log could not keep up
+        self._thread = threading.Thread(target=self._work, name="jade-analytics", daemon=True)
+        if background:
+            self._thread.start()
+
+    def add(self, record: QueryRecord) -> None:
+        """Note a search that may have been answered by another process. Never waits."""
+        if len(self._buffer) >= QUERIES_BUFFERED_MAX:
+            self.dropped += 1
+            return
+        self._buffer.append(record)
 
     # Writing
 

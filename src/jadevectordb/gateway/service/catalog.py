@@ -66,46 +66,17 @@ class Entry:
         return self.record.id
 
 
-class Catalog:
-    """check: the pure decision whether a principal may do an operation on a database; see `access.operations`."""
+class Directory:
+    """Which databases there are, and finding one of them for somebody.
 
-    def __init__(self, store: Store, metadata: MetadataStore, clock: Clock, check: Check) -> None:
-        self._store = store
-        self._metadata = metadata
-        self._clock = clock
+    check: the pure decision whether a principal may do an operation on a database; see `access.operations`.
+    """
+
+    def __init__(self, check: Check) -> None:
         self._check = check
-        self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
         self._entries: dict[str, Entry] = {}  # by id; replaced when it changes, never edited
         self._named: dict[str, list[Entry]] = {}  # by name
         self._damaged: dict[str, tuple[DatabaseRecord, JadeError]] = {}  # by id: those that can't be opened, and why
-        self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
-        self._load()
-
-    def _load(self) -> None:
-        records = self._metadata.list(_PREFIX)
-        entries = {}
-        for name in self._store.databases():
-            if name.startswith("_"):
-                continue
-            stored = records.get(_PREFIX + name)
-            if stored is None:  # made by a program that opened the folder itself
-                created, revision = self._store.describe(name).created_ms, 0
-                record = DatabaseRecord(id=name, name=name, created_ms=created, updated_ms=created)
-            else:
-                record, revision = msgspec.json.decode(stored.value, type=DatabaseRecord), stored.revision
-            try:
-                entries[name] = Entry(record, self._store.database(name), revision)
-            except JadeError as error:
-                if error.code not in _DAMAGE:
-                    raise
-                logger.error("database %r (%s) can't be opened, the others are served: %s", record.name, name, error)
-                self._damaged[name] = (record, error)
-        for key, stored in records.items():
-            if key.removeprefix(_PREFIX) not in entries.keys() | self._damaged.keys():
-                # A crash between the two steps of dropping or creating. On a full disk it is done at a later start
-                with contextlib.suppress(JadeError):
-                    self._metadata.compare_and_set(key, None, stored.revision)
-        self._publish(entries)
 
     def _publish(self, entries: dict[str, Entry]) -> None:
         named: dict[str, list[Entry]] = {}
@@ -158,6 +129,54 @@ class Catalog:
 
     def find(self, database_id: str) -> Entry | None:
         return self._entries.get(database_id)
+
+    def explain(self, error: JadeError, entry: Entry | None) -> JadeError:
+        """What an operation on a database that failed should say."""
+        return error
+
+
+class Catalog(Directory):
+    """The databases of a store, with their records in the metadata store."""
+
+    def __init__(self, store: Store, metadata: MetadataStore, clock: Clock, check: Check) -> None:
+        super().__init__(check)
+        self._store = store
+        self._metadata = metadata
+        self._clock = clock
+        self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
+        self.on_publish: Callable[[], None] = lambda: None  # called after a change, before anyone is told of it
+        self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
+        self._load()
+
+    def _load(self) -> None:
+        records = self._metadata.list(_PREFIX)
+        entries = {}
+        for name in self._store.databases():
+            if name.startswith("_"):
+                continue
+            stored = records.get(_PREFIX + name)
+            if stored is None:  # made by a program that opened the folder itself
+                created, revision = self._store.describe(name).created_ms, 0
+                record = DatabaseRecord(id=name, name=name, created_ms=created, updated_ms=created)
+            else:
+                record, revision = msgspec.json.decode(stored.value, type=DatabaseRecord), stored.revision
+            try:
+                entries[name] = Entry(record, self._store.database(name), revision)
+            except JadeError as error:
+                if error.code not in _DAMAGE:
+                    raise
+                logger.error("database %r (%s) can't be opened, the others are served: %s", record.name, name, error)
+                self._damaged[name] = (record, error)
+        for key, stored in records.items():
+            if key.removeprefix(_PREFIX) not in entries.keys() | self._damaged.keys():
+                # A crash between the two steps of dropping or creating. On a full disk it is done at a later start
+                with contextlib.suppress(JadeError):
+                    self._metadata.compare_and_set(key, None, stored.revision)
+        self._publish(entries)
+
+    def _publish(self, entries: dict[str, Entry]) -> None:
+        super()._publish(entries)
+        self.on_publish()
 
     # Changing
 
@@ -250,7 +269,7 @@ class Catalog:
     # Under way
 
     def explain(self, error: JadeError, entry: Entry | None) -> JadeError:
-        """What an operation on a database that failed should say: one that found it closed met its dropping or altering."""
+        """As `Directory.explain`: an operation that found the database closed met its dropping or altering."""
         if error.code is not ErrorCode.CLOSED or entry is None:
             return error
         with self._lock:

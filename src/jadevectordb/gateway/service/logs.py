@@ -199,7 +199,13 @@ class Intake(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            entry = entry_of(record)
+            self.take(entry_of(record))
+        except Exception:
+            self.dropped += 1  # a log line is never worth a failed request
+
+    def take(self, entry: LogEntry) -> None:
+        """Keep an entry and queue its line."""
+        try:
             self._recent.add(entry)
             if self._lines is not None:
                 self._lines.put_nowait(self._line_of(entry))
@@ -212,8 +218,10 @@ class Intake(logging.Handler):
 class ServerLog:
     """The installed log. Made by `start_log`; `close` writes what waits and puts the loggers back as they were."""
 
-    def __init__(self, level: int, as_json: bool, output: logging.Handler | None) -> None:
-        self.recent = RecentLogs()
+    def __init__(
+        self, level: int, as_json: bool, output: logging.Handler | None, recent: RecentLogs | None = None
+    ) -> None:
+        self.recent = RecentLogs() if recent is None else recent
         self._output = output
         self._lines: queue.Queue[str | None] = queue.Queue(LOG_LINES_WAITING_MAX)
         self._intake = Intake(self.recent, None if output is None else self._lines, as_json)
@@ -227,6 +235,10 @@ class ServerLog:
         self._writer = threading.Thread(target=self._write, name="jade-log", daemon=True)
         if output is not None:
             self._writer.start()
+
+    def take(self, entry: LogEntry) -> None:
+        """Log what another process of this server has logged."""
+        self._intake.take(entry)
 
     @property
     def dropped(self) -> int:

@@ -173,6 +173,14 @@ class Telemetry:
                 chosen,
             )  # fmt: skip
 
+    def count_search(self, database_id: str, seconds: float) -> None:
+        """A search was answered by another process of this server."""
+        self._searches.of(database_id).record(200, seconds)
+
+    def note_slow(self, search: ObservedSearch) -> None:
+        """A slow search was answered by another process of this server."""
+        self._keep(search, slow=True, chosen=False)
+
     def _keep(self, search: ObservedSearch, slow: bool, chosen: bool) -> None:
         if slow:
             self._slow.note(search)
