@@ -161,7 +161,9 @@ def main() -> None:
                     server.wait()
     for (kind, processes), found in rates.items():
         against = np.median(found) / np.median(rates[kind, 1])
-        print(f"{kind}, {processes} process{'es' * (processes > 1)}: median {np.median(found):.0f}/s ({against:.2f} x one process)")
+        print(
+            f"{kind}, {processes} process{'es' * (processes > 1)}: median {np.median(found):.0f}/s ({against:.2f} x one process)"
+        )
 
 
 def measure(
@@ -175,7 +177,10 @@ def measure(
     pid: int,
 ) -> None:
     for recall in (0.95, 0.99):
-        requests = [request_of(f"{path}/search?k=10&recall={recall}&include=", np.ascontiguousarray(q, "<f4").tobytes()) for q in queries]
+        requests = [
+            request_of(f"{path}/search?k=10&recall={recall}&include=", np.ascontiguousarray(q, "<f4").tobytes())
+            for q in queries
+        ]
         ask_for(address, requests, given.clients, 1.0)
         for writing in (False, True):
             writer = Writer(address, path, dimension)
