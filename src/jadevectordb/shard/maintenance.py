@@ -160,6 +160,8 @@ class Maintenance:
                             f"{what} was not complete after {timeout_s} s; it goes on in the background.",
                         )
                     self._progress.wait(min(left, _RETRY_S))
+                # All work is done, so nothing stands in its way, though a thread that failed may not have looked again yet
+                self._troubles.clear()
             finally:
                 self._hurry -= 1
         for compute in self._compute.values():  # loading is over
