@@ -207,8 +207,9 @@ class Maintenance:
                 )
             except Exception as error:  # a defect must not end the thread in silence: waiters would wait for ever
                 message = f"Background work failed: {error!r}. What was written is safe; please report this."
-                self._troubles[name], pause = JadeError(ErrorCode.IO_ERROR, message), _RETRY_S
-                self._troubles[name].__cause__ = error
+                defect = JadeError(ErrorCode.IO_ERROR, message)
+                defect.__cause__ = error
+                self._troubles[name], pause = defect, _RETRY_S
             with self._wake:
                 if name in self._troubles:
                     self._failed_at = max(self._failed_at, seen)
