@@ -120,7 +120,7 @@ def test_a_writer_elsewhere_that_does_not_finish_is_locked_not_corruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "meta.db"
-    monkeypatch.setattr("jadevectordb.adapters.sqlite_store._BUSY_S", 0.01)
+    monkeypatch.setattr("jadevectordb.adapters.sqlite_file.BUSY_S", 0.01)
     store = SqliteStore(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

@@ -19,13 +19,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from jadevectordb.adapters.os_disk import disk_error, make_directory
+from jadevectordb.adapters.sqlite_file import (
+    connect,
+    error_code,
+    file_error,
+    has_tables,
+    identity,
+    make_tables,
+    newer_format,
+    transaction,
+)
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import EVENT_BATCH_MAX, EVENT_FLUSH_S, EVENTS_WAITING_MAX
 from jadevectordb.ports.event_log import EVERY_EVENT, Event, EventFilter, EventSums
 
 FORMAT_VERSION = 1
 _APPLICATION_ID = 0x4A616576  # "Jaev", in the file's header
-_BUSY_S = 10.0
 _SCAN_ROWS = 1000
 _PRUNE_ROWS = 10_000  # deleted in one transaction, so that appends get in between
 _JOURNAL_BYTES_MAX = 8 << 20
@@ -39,6 +48,12 @@ CREATE INDEX event_by_user ON event (user_id);
 CREATE INDEX event_by_kind ON event (kind);
 """
 _INSERT = f"INSERT INTO event ({_COLUMNS}) VALUES ({', '.join('?' * 11)})"
+_TEXTS = {
+    ErrorCode.DISK_FULL: "could not write {file}: the disk is full",
+    ErrorCode.READ_ONLY: "could not open {file} for writing ({error}). Make the folder writable for this user and retry",
+    ErrorCode.LOCKED: "{file} is in use by another process; retry",
+    ErrorCode.IO_ERROR: "could not use {file}: {error}. Check the disk",
+}
 
 logger = logging.getLogger("jadevectordb.events")
 _Result = TypeVar("_Result")
@@ -61,9 +76,7 @@ class SqliteEvents:
             make_directory(path.parent)
         except OSError as error:
             raise disk_error(error, "open the event log", path) from error
-        self._connection = self._guard(
-            lambda: sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        )
+        self._connection = self._guard(lambda: connect(path))
         try:
             self._guard(self._prepare)
         except BaseException:
@@ -78,32 +91,17 @@ class SqliteEvents:
         run("PRAGMA synchronous=FULL")
         run("PRAGMA fullfsync=ON")  # macOS: through the drive's cache
         run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES_MAX}")
-        run("BEGIN IMMEDIATE")
-        try:
-            if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                run(f"PRAGMA application_id={_APPLICATION_ID}")
-                run(f"PRAGMA user_version={FORMAT_VERSION}")
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    run(statement)
+        with transaction(self._connection):
+            if not has_tables(self._connection):
+                make_tables(self._connection, _SCHEMA, _APPLICATION_ID, FORMAT_VERSION)
             self._check_format()
-            run("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                run("ROLLBACK")
-            raise
 
     def _check_format(self) -> None:
-        application_id = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        application_id, version = identity(self._connection)
         if application_id != _APPLICATION_ID:
             raise self._corrupt("it is not an event log of JadeVectorDB")
         if version > FORMAT_VERSION:
-            raise JadeError(
-                ErrorCode.FORMAT_TOO_NEW,
-                f"{self.path} has format version {version}, this program reads up to {FORMAT_VERSION}; "
-                "open it with the newer JadeVectorDB that wrote it",
-                details={"file": str(self.path), "version": version, "supported": FORMAT_VERSION},
-            )
+            raise newer_format(self.path, version, FORMAT_VERSION)
 
     # Appending
 
@@ -143,7 +141,8 @@ class SqliteEvents:
             dropped = self._dropped
         if not batch:
             return False
-        self._transaction(lambda: self._connection.executemany(_INSERT, batch))
+        with transaction(self._connection):
+            self._connection.executemany(_INSERT, batch)
         with self._wake:
             # Events that were dropped meanwhile stood at the front, within the batch: they are written after all
             rescued = min(self._dropped - dropped, len(batch))
@@ -151,17 +150,6 @@ class SqliteEvents:
             for _ in range(len(batch) - rescued):
                 self._waiting.popleft()
         return True
-
-    def _transaction(self, action: Callable[[], object]) -> None:
-        run = self._connection.execute
-        run("BEGIN IMMEDIATE")
-        try:
-            action()
-            run("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                run("ROLLBACK")
-            raise
 
     def _write_forever(self) -> None:
         while True:
@@ -217,9 +205,8 @@ class SqliteEvents:
         text = "DELETE FROM event WHERE sequence IN (SELECT sequence FROM event WHERE sequence < ? ORDER BY sequence LIMIT ?)"
 
         def remove_some() -> int:
-            cursor = self._connection.cursor()
-            self._transaction(lambda: cursor.execute(text, (end, _PRUNE_ROWS)))
-            return cursor.rowcount
+            with transaction(self._connection):
+                return self._connection.execute(text, (end, _PRUNE_ROWS)).rowcount
 
         removed = 0
         while gone := self._locked(remove_some):
@@ -275,22 +262,8 @@ class SqliteEvents:
             raise self._log_error(error) from error
 
     def _log_error(self, error: sqlite3.Error) -> JadeError:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
-        details = {"file": str(self.path), "sqlite": str(error)}
-        match code:
-            case sqlite3.SQLITE_FULL:
-                return JadeError(ErrorCode.DISK_FULL, f"could not write {self.path}: the disk is full", details=details)
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                text = f"could not open {self.path} for writing ({error}). Make the folder writable for this user and retry"
-                return JadeError(ErrorCode.READ_ONLY, text, details=details)
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return JadeError(ErrorCode.LOCKED, f"{self.path} is in use by another process; retry", details=details)
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return self._corrupt(str(error))
-            case _:
-                return JadeError(
-                    ErrorCode.IO_ERROR, f"could not use {self.path}: {error}. Check the disk", details=details
-                )
+        code = error_code(error)
+        return self._corrupt(str(error)) if code is ErrorCode.CORRUPT else file_error(error, code, self.path, _TEXTS)
 
     def _corrupt(self, finding: str) -> JadeError:
         return JadeError(

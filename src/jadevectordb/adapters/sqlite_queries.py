@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from jadevectordb.adapters.os_disk import disk_error, make_directory
+from jadevectordb.adapters.sqlite_file import (
+    FAILED_STATEMENT,
+    connect,
+    error_code,
+    file_error,
+    has_tables,
+    identity,
+    make_tables,
+    transaction,
+)
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.query_log import (
     BucketStats,
@@ -30,7 +39,6 @@ from jadevectordb.ports.query_log import (
 
 FORMAT_VERSION = 1
 _APPLICATION_ID = 0x4A616451  # "JadQ" in the file's header
-_BUSY_S = 10.0
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _MONDAY_MS = 4 * _DAY_MS  # 1970 began on a Thursday: its first Monday
 _PRUNE_ROWS = 50_000  # rows deleted in one transaction, so that a batch waits for little
@@ -91,6 +99,12 @@ SELECT normalized, text, current, previous FROM (
 WHERE current >= 1 AND (previous > 0 OR current > 1) AND current - previous >= :growth * max(previous, 1)
 ORDER BY (current - previous) * 1.0 / max(previous, 1) DESC, current DESC, normalized LIMIT :limit
 """
+_TEXTS = {
+    ErrorCode.DISK_FULL: "The disk of {file} is full: free some space.",
+    ErrorCode.READ_ONLY: "{file} can't be written ({error}): make its folder writable for this user.",
+    ErrorCode.LOCKED: "{file} is being written by another process: retry.",
+    ErrorCode.IO_ERROR: "{file} could not be used ({error}): check the disk.",
+}
 
 _Result = TypeVar("_Result")
 
@@ -107,30 +121,22 @@ class SqliteQueries:
             raise disk_error(error, "open the query log", path) from error
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._closed = False
-        self._writer = self._connect()
+        self._writer = self._guard(lambda: connect(path))
         try:
             self._guard(self._prepare)
-            self._reader = self._connect()
+            self._reader = self._guard(lambda: connect(path))
         except BaseException:
             self._writer.close()
             raise
-
-    def _connect(self) -> sqlite3.Connection:
-        return self._guard(
-            lambda: sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        )
 
     def _prepare(self) -> None:
         run = self._writer.execute
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
-        (application,), (version,) = run("PRAGMA application_id").fetchone(), run("PRAGMA user_version").fetchone()
-        if application == 0 and version == 0 and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            with self._transaction():
-                for statement in _SCHEMA.split(";"):
-                    run(statement)
-                run(f"PRAGMA application_id={_APPLICATION_ID}")
-                run(f"PRAGMA user_version={FORMAT_VERSION}")
+        application, version = identity(self._writer)
+        if application == 0 and version == 0 and not has_tables(self._writer):
+            with transaction(self._writer):
+                make_tables(self._writer, _SCHEMA, _APPLICATION_ID, FORMAT_VERSION)
         elif application != _APPLICATION_ID:
             raise self._corrupt("it is not a query log")
         elif version > FORMAT_VERSION:
@@ -256,23 +262,12 @@ class SqliteQueries:
     def _write(self, action: Callable[[sqlite3.Connection], _Result], synchronous: str = "NORMAL") -> _Result:
         def transact() -> _Result:
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
-            with self._transaction():
+            with transaction(self._writer):
                 return action(self._writer)
 
         with self._writing:
             self._check_open()
             return self._guard(transact)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._writer.execute("COMMIT")
-        except BaseException:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            raise
 
     def _read(self, sql: str, values: tuple[object, ...] | dict[str, object]) -> list[tuple]:  # type: ignore[type-arg]
         with self._reading:
@@ -291,24 +286,8 @@ class SqliteQueries:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> JadeError:
-        details = {"file": str(self.path), "sqlite": str(error)}
-        match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
-            case sqlite3.SQLITE_FULL:
-                return JadeError(
-                    ErrorCode.DISK_FULL, f"The disk of {self.path} is full: free some space.", details=details
-                )
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                text = f"{self.path} can't be written ({error}): make its folder writable for this user."
-                return JadeError(ErrorCode.READ_ONLY, text, details=details)
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return JadeError(
-                    ErrorCode.LOCKED, f"{self.path} is being written by another process: retry.", details=details
-                )
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR | sqlite3.SQLITE_MISMATCH:
-                return self._corrupt(str(error))
-            case _:
-                text = f"{self.path} could not be used ({error}): check the disk."
-                return JadeError(ErrorCode.IO_ERROR, text, details=details)
+        code = error_code(error, FAILED_STATEMENT)
+        return self._corrupt(str(error)) if code is ErrorCode.CORRUPT else file_error(error, code, self.path, _TEXTS)
 
     def _corrupt(self, finding: str) -> JadeError:
         return JadeError(

@@ -23,18 +23,35 @@ from typing import TypeVar
 import xxhash
 
 from jadevectordb.adapters.os_disk import disk_error, fsync_directory, make_directory
+from jadevectordb.adapters.sqlite_file import (
+    FAILED_STATEMENT,
+    connect,
+    error_code,
+    file_error,
+    has_tables,
+    identity,
+    make_tables,
+    newer_format,
+    transaction,
+)
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.metadata_store import Record
 
 FORMAT_VERSION = 1
 _APPLICATION_ID = 0x4A616465  # "Jade", in the file's header: tells our file from any other SQLite file
-_BUSY_S = 10.0  # how long a write waits for another process's
 
 _SCHEMA = """
 CREATE TABLE record (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE counter (revision INTEGER NOT NULL, digest BLOB NOT NULL);
 INSERT INTO counter VALUES (0, zeroblob(8));
 """
+
+_TEXTS = {
+    ErrorCode.DISK_FULL: "could not write {file}: the disk is full. Free some space and retry; nothing was written",
+    ErrorCode.READ_ONLY: "could not open {file} for writing ({error}). Make the folder writable for this user and retry",
+    ErrorCode.LOCKED: "{file} is being written by another process; retry",
+    ErrorCode.IO_ERROR: "could not use {file}: {error}. Check the disk before going on",
+}
 
 _Result = TypeVar("_Result")
 
@@ -52,9 +69,8 @@ def _after(prefix: str) -> str | None:
     for at in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[at])
         if code < 0x10FFFF:
-            return prefix[:at] + chr(
-                0xE000 if code == 0xD7FF else code + 1
-            )  # between the two lie surrogates, which are no text
+            following = 0xE000 if code == 0xD7FF else code + 1  # between the two lie surrogates, which are no text
+            return prefix[:at] + chr(following)
     return None
 
 
@@ -74,9 +90,7 @@ class SqliteStore:
                     raise PermissionError(errno.EACCES, "no permission to write")
         except OSError as error:
             raise disk_error(error, "open the metadata store", path) from error
-        self._connection = self._guard(
-            lambda: sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        )
+        self._connection = self._guard(lambda: connect(path))
         try:
             self._guard(self._prepare)
             if is_new:
@@ -91,23 +105,13 @@ class SqliteStore:
         run("PRAGMA synchronous=FULL")
         run("PRAGMA fullfsync=ON")  # macOS: through the drive's cache
         run("PRAGMA cell_size_check=ON")
-        run("BEGIN IMMEDIATE")
-        try:
-            if run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                run(f"PRAGMA application_id={_APPLICATION_ID}")
-                run(f"PRAGMA user_version={FORMAT_VERSION}")
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    run(statement)
+        with transaction(self._connection):
+            if not has_tables(self._connection):
+                make_tables(self._connection, _SCHEMA, _APPLICATION_ID, FORMAT_VERSION)
             self._check_format()
-            run("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                run("ROLLBACK")
-            raise
 
     def _check_format(self) -> None:
-        application_id = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        application_id, version = identity(self._connection)
         if application_id != _APPLICATION_ID:
             raise JadeError(
                 ErrorCode.CORRUPT,
@@ -115,12 +119,7 @@ class SqliteStore:
                 details={"file": str(self.path)},
             )
         if version > FORMAT_VERSION:
-            raise JadeError(
-                ErrorCode.FORMAT_TOO_NEW,
-                f"{self.path} has format version {version}, this program reads up to {FORMAT_VERSION}; "
-                "open it with the newer JadeVectorDB that wrote it",
-                details={"file": str(self.path), "version": version, "supported": FORMAT_VERSION},
-            )
+            raise newer_format(self.path, version, FORMAT_VERSION)
         findings = [row[0] for row in self._connection.execute("PRAGMA quick_check(1)")]
         if findings != ["ok"]:
             raise self._corrupt("; ".join(findings))
@@ -176,11 +175,9 @@ class SqliteStore:
 
     def _change(self, key: str, value: bytes | None, expected: int) -> int | None:
         run = self._connection.execute
-        run("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._connection):
             row = run("SELECT revision, hash FROM record WHERE key = ?", (key,)).fetchone()
             if (0 if row is None else row[0]) != expected:
-                run("ROLLBACK")
                 return None
             revision, digest = run("SELECT revision + 1, digest FROM counter").fetchone()
             if row is not None:
@@ -192,12 +189,7 @@ class SqliteStore:
                 digest = _xor(digest, hash_)
                 run("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (key, value, revision, hash_))
             run("UPDATE counter SET revision = ?, digest = ?", (revision, digest))
-            run("COMMIT")
-            return int(revision)
-        except BaseException:
-            if self._connection.in_transaction:
-                run("ROLLBACK")
-            raise
+        return int(revision)
 
     def copy_to(self, path: Path) -> None:
         """A consistent copy of the store as a new file, durable on return. Raises ALREADY_EXISTS and what writing raises."""
@@ -240,23 +232,8 @@ class SqliteStore:
             raise self._corrupt(f"a record cannot be read ({error})") from error
 
     def _store_error(self, error: sqlite3.Error) -> JadeError:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
-        details = {"file": str(self.path), "sqlite": str(error)}
-        match code:
-            case sqlite3.SQLITE_FULL:
-                text = f"could not write {self.path}: the disk is full. Free some space and retry; nothing was written"
-                return JadeError(ErrorCode.DISK_FULL, text, details=details)
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                text = f"could not open {self.path} for writing ({error}). Make the folder writable for this user and retry"
-                return JadeError(ErrorCode.READ_ONLY, text, details=details)
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                text = f"{self.path} is being written by another process; retry"
-                return JadeError(ErrorCode.LOCKED, text, details=details)
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR | sqlite3.SQLITE_MISMATCH:
-                return self._corrupt(str(error))
-            case _:
-                text = f"could not use {self.path}: {error}. Check the disk before going on"
-                return JadeError(ErrorCode.IO_ERROR, text, details=details)
+        code = error_code(error, FAILED_STATEMENT)
+        return self._corrupt(str(error)) if code is ErrorCode.CORRUPT else file_error(error, code, self.path, _TEXTS)
 
     def _corrupt(self, finding: str) -> JadeError:
         return JadeError(
