@@ -31,9 +31,8 @@ _PARTS = frozenset({"metadata", "vector", "version"})
 def wire_filter(filter: FilterLike) -> dict[str, Any] | None:
     if filter is None:
         return None
-    from jadevectordb.model.filter_document import (
-        wire_form,
-    )  # loads the regular expressions: only who filters waits for them
+    # Loads the regular expressions: only who filters waits for them
+    from jadevectordb.model.filter_document import wire_form
 
     return wire_form(filter)
 
@@ -118,18 +117,9 @@ def _check_unicode(names: list[str]) -> None:
 
 def encoded_metadata(metadata: MetadataLike, names: list[str]) -> list[msgspec.Raw]:
     """As JSON, one object an id: dates and numpy values become what JSON has, in the same way as in the embedded database."""
-    from jadevectordb.model.schema_encode import encode_metadata
+    from jadevectordb.model.schema_encode import encode_for_ids
 
-    if isinstance(metadata, Mapping):
-        if len(names) != 1:
-            raise invalid(f"One metadata object came with {len(names)} ids: give a list with one an id.")
-        metadata = [metadata]
-    if isinstance(metadata, str | bytes) or not isinstance(metadata, Iterable):
-        raise invalid(f"metadata must be a list of dicts, one an id, got {type(metadata).__name__}.")
-    rows = list(metadata)
-    if len(rows) != len(names):
-        raise invalid(f"{len(names)} ids came with {len(rows)} metadata objects: give one an id, or None.")
-    return [msgspec.Raw(row) for row in encode_metadata(rows)]
+    return [msgspec.Raw(row) for row in encode_for_ids(metadata, len(names))]
 
 
 def versions_of(if_version: Versions, count: int) -> list[int | None]:

@@ -9,7 +9,6 @@ float32. Rows are sent from the caller's own array and read from the answer's ow
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.metric import Metric
+from jadevectordb.model.vector_input import NUMERIC_KINDS, bad_row, invalid_vector, wrong_dimension
 
 RAW = "application/octet-stream"
 _LENGTH = struct.Struct("<I")
@@ -32,15 +32,15 @@ def rows_of(vectors: npt.ArrayLike, dimension: int, metric: str) -> npt.NDArray[
     try:
         given = np.asarray(vectors)
     except (ValueError, TypeError, OverflowError):
-        raise _ragged(vectors, dimension) from None
+        raise _not_a_table(vectors, dimension) from None
     if given.ndim == 1:
         given = given.reshape(1, -1) if len(given) else given.reshape(0, dimension)
-    if given.dtype.kind not in "fiub" or given.ndim != 2:
-        raise _ragged(vectors, dimension)
+    if given.dtype.kind not in NUMERIC_KINDS or given.ndim != 2:
+        raise _not_a_table(vectors, dimension)
     if given.shape[1] != dimension:
-        raise _mismatch(0, dimension, given.shape[1])
+        raise wrong_dimension(0, dimension, given.shape[1])
     if given.dtype.kind == "b" and metric != Metric.HAMMING:
-        raise _invalid("Vectors of true and false values need the hamming metric; send numbers.", None)
+        raise invalid_vector("Vectors of true and false values need the hamming metric; send numbers.")
     with np.errstate(over="ignore"):  # becomes infinity, which the server refuses with the row's number
         return np.ascontiguousarray(given, _FLOAT)
 
@@ -85,28 +85,6 @@ def unframed(body: bytes | bytearray, dimension: int) -> tuple[bytes, npt.NDArra
     return bytes(memoryview(body)[4:start]), rows
 
 
-def _ragged(vectors: Any, dimension: int) -> JadeError:
-    """The error for what is no table of numbers: the first row that is to blame."""
-    if isinstance(vectors, Sequence | np.ndarray) and not isinstance(vectors, str | bytes):
-        for row, vector in enumerate(vectors):
-            try:
-                one = np.asarray(vector)
-            except (ValueError, TypeError, OverflowError):
-                return _invalid(f"Vector {row} is not a flat list of numbers.", row)
-            if one.dtype.kind not in "fiub":
-                return _invalid(f"Vector {row} holds something that is not a real number (type {one.dtype}).", row)
-            if one.ndim == 1 and len(one) != dimension:
-                return _mismatch(row, dimension, len(one))
-    return _invalid(f"Vectors must be real numbers in rows of {dimension}, (n, {dimension}).", None)
-
-
-def _invalid(sentence: str, row: int | None) -> JadeError:
-    return JadeError(ErrorCode.INVALID_VECTOR, sentence, details={} if row is None else {"row": row})
-
-
-def _mismatch(row: int, expected: int, actual: int) -> JadeError:
-    return JadeError(
-        ErrorCode.DIMENSION_MISMATCH,
-        f"Vector {row} has {actual} values, the database has dimension {expected}: send vectors of {expected} values.",
-        details={"row": row, "expected": expected, "actual": actual},
-    )
+def _not_a_table(vectors: Any, dimension: int) -> JadeError:
+    sentence = f"Vectors must be real numbers in rows of {dimension}, (n, {dimension})."
+    return bad_row(vectors, dimension) or invalid_vector(sentence)

@@ -10,7 +10,6 @@ squared distance for euclidean, minus the number of differing bits for hamming. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, assert_never
 
 import numpy as np
@@ -21,6 +20,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import DIMENSION_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
+from jadevectordb.model.vector_input import NUMERIC_KINDS, bad_row, invalid_vector, wrong_dimension
 
 UNIT_TOLERANCE = 1e-6  # a row whose length differs from 1 by at most this is a unit row and is left alone
 _UNIT_SQUARED_TOLERANCE = 2 * UNIT_TOLERANCE
@@ -46,9 +46,8 @@ class VectorSpace:
         self.dimension = dimension
         binary = metric is Metric.HAMMING
         self.row_dtype: np.dtype[Any] = np.dtype(np.uint8 if binary else np.float32)
-        self.row_width = (
-            (dimension + 7) // 8 if binary else dimension
-        )  # values, or bytes of packed bits (little bit order)
+        # values, or bytes of packed bits (little bit order)
+        self.row_width = (dimension + 7) // 8 if binary else dimension
         self.row_bytes = self.row_width * self.row_dtype.itemsize
 
     def __repr__(self) -> str:
@@ -66,7 +65,7 @@ class VectorSpace:
         if self.metric is Metric.HAMMING:
             return _pack_bits(given)
         if given.dtype == np.bool_:
-            raise _invalid("Vectors of true and false values need the hamming metric; send numbers.", None)
+            raise invalid_vector("Vectors of true and false values need the hamming metric; send numbers.")
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(given, np.float32)
             squares = np.einsum("ij,ij->i", rows, rows)
@@ -87,13 +86,15 @@ class VectorSpace:
                 why = f"is {given[place]!s}, too large for float32; scale the vectors down"
             else:
                 why = f"is {values[place]!s}; NaN and infinity cannot be compared, leave the vector out or repair it"
-            raise _invalid(f"Vector {row}: value {place} {why}.", row)
+            raise invalid_vector(f"Vector {row}: value {place} {why}.", row)
         squared = float(np.square(values, dtype=np.float64).sum())
         if self.metric is Metric.COSINE:
             if squared == 0.0:
-                raise _invalid(f"Vector {row} is all zeros: it has no direction, so cosine cannot compare it.", row)
+                raise invalid_vector(
+                    f"Vector {row} is all zeros: it has no direction, so cosine cannot compare it.", row
+                )
         elif squared > SQUARED_LENGTH_MAX:
-            raise _invalid(
+            raise invalid_vector(
                 f"Vector {row} has length {math.sqrt(squared):.3g}: {self.metric.value} needs lengths below "
                 f"{math.sqrt(SQUARED_LENGTH_MAX):.1g} to stay within float32; scale the vectors down.",
                 row,
@@ -135,9 +136,8 @@ class VectorSpace:
             or not vector.flags.c_contiguous
         ):
             return self._prepare_slowly(vector)
-        squared: float = faiss.fvec_norm_L2sqr(
-            pointer(vector), self.dimension
-        )  # as fast as np.dot, and silent on overflow
+        # As fast as np.dot, and silent on overflow
+        squared: float = faiss.fvec_norm_L2sqr(pointer(vector), self.dimension)
         if not _SQUARED_LENGTH_SAFE_MIN <= squared <= SQUARED_LENGTH_MAX:  # NaN and Inf included
             return self._prepare_slowly(vector)
         if self.metric is Metric.COSINE and abs(squared - 1.0) > _UNIT_SQUARED_TOLERANCE:
@@ -236,39 +236,26 @@ def _as_matrix(vectors: npt.ArrayLike, dimension: int) -> npt.NDArray[Any]:
     try:
         given = np.asarray(vectors)
     except (ValueError, TypeError, OverflowError):
-        raise _ragged(vectors, dimension) from None
+        raise _not_a_table(vectors, dimension) from None
     if given.ndim == 1 and len(given) == 0:
         given = given.reshape(0, dimension)
-    if given.dtype.kind not in "fiub":
-        raise (
-            _ragged(vectors, dimension)
-            if given.dtype.kind == "O"
-            else _invalid(f"Vectors must be real numbers; these have the type {given.dtype}.", None)
-        )
+    if given.dtype.kind == "O":
+        raise _not_a_table(vectors, dimension)
+    if given.dtype.kind not in NUMERIC_KINDS:
+        raise invalid_vector(f"Vectors must be real numbers; these have the type {given.dtype}.")
     if given.ndim == 1:
         given = given.reshape(1, -1)
     if given.ndim != 2:
-        raise _invalid(
-            f"Vectors must form one row each, (n, {dimension}); the array given has {given.ndim} axes.", None
+        raise invalid_vector(
+            f"Vectors must form one row each, (n, {dimension}); the array given has {given.ndim} axes."
         )
     if given.shape[1] != dimension:
-        raise _mismatch(0, dimension, given.shape[1])
+        raise wrong_dimension(0, dimension, given.shape[1])
     return given
 
 
-def _ragged(vectors: Any, dimension: int) -> JadeError:
-    """The error for what numpy could not turn into a table of numbers: the first row that is to blame."""
-    if isinstance(vectors, Sequence | np.ndarray) and not isinstance(vectors, str | bytes):
-        for row, vector in enumerate(vectors):
-            try:
-                one = np.asarray(vector)
-            except (ValueError, TypeError, OverflowError):
-                return _invalid(f"Vector {row} is not a flat list of numbers.", row)
-            if one.dtype.kind not in "fiub":
-                return _invalid(f"Vector {row} holds something that is not a real number (type {one.dtype}).", row)
-            if one.ndim == 1 and len(one) != dimension:
-                return _mismatch(row, dimension, len(one))
-    return _invalid(f"Vectors must be real numbers in rows of {dimension}.", None)
+def _not_a_table(vectors: npt.ArrayLike, dimension: int) -> JadeError:
+    return bad_row(vectors, dimension) or invalid_vector(f"Vectors must be real numbers in rows of {dimension}.")
 
 
 def _pack_bits(given: npt.NDArray[Any]) -> Rows:
@@ -276,19 +263,7 @@ def _pack_bits(given: npt.NDArray[Any]) -> Rows:
         strange = (given != 0) & (given != 1)
         if strange.any():
             row, place = (int(x) for x in np.argwhere(strange)[0])
-            raise _invalid(
+            raise invalid_vector(
                 f"Vector {row}: value {place} is {given[row, place]!s}; hamming compares vectors of 0 and 1.", row
             )
     return np.packbits(given != 0, axis=1, bitorder="little")
-
-
-def _invalid(sentence: str, row: int | None) -> JadeError:
-    return JadeError(ErrorCode.INVALID_VECTOR, sentence, details={} if row is None else {"row": row})
-
-
-def _mismatch(row: int, expected: int, actual: int) -> JadeError:
-    return JadeError(
-        ErrorCode.DIMENSION_MISMATCH,
-        f"Vector {row} has {actual} values, the database has dimension {expected}: send vectors of {expected} values.",
-        details={"row": row, "expected": expected, "actual": actual},
-    )

@@ -8,7 +8,7 @@ Only such rows take the careful path, which converts dates and numpy values, or 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
@@ -44,6 +44,29 @@ _NAMES: Final[dict[type, str]] = {
     dict: "object",
     type(None): "null",
 }
+
+
+def encode_for_ids(
+    metadata: Sequence[Metadata] | Mapping[str, Any], count: int, schema: Schema = NO_SCHEMA
+) -> list[bytes]:
+    """`encode_metadata` of what came with `count` ids; a single mapping is taken where there is one id.
+
+    Raises INVALID_ARGUMENT when there are more or fewer objects than ids, or something else than a list.
+    """
+    if isinstance(metadata, Mapping):
+        if count != 1:
+            raise _misfit(f"One metadata object came with {count} ids: give a list with one an id.")
+        metadata = [metadata]
+    if isinstance(metadata, str | bytes) or not isinstance(metadata, Iterable):
+        raise _misfit(f"metadata must be a list of dicts, one an id, got {type(metadata).__name__}.")
+    rows = list(metadata)
+    if len(rows) != count:
+        raise _misfit(f"{count} ids came with {len(rows)} metadata objects: give one an id, or None.")
+    return encode_metadata(rows, schema)
+
+
+def _misfit(message: str) -> JadeError:
+    return JadeError(ErrorCode.INVALID_ARGUMENT, message)
 
 
 def encode_metadata(metadata: Sequence[Metadata], schema: Schema = NO_SCHEMA) -> list[bytes]:

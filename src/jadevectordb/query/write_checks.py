@@ -13,7 +13,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import VectorId
 from jadevectordb.model.limits import ID_LENGTH_MAX, METADATA_BYTES_MAX
 from jadevectordb.model.schema import Schema
-from jadevectordb.model.schema_encode import encode_metadata
+from jadevectordb.model.schema_encode import encode_for_ids
 from jadevectordb.segment.reader import UNREADABLE
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.shard.apply import merge_metadata
@@ -76,19 +76,8 @@ def is_unicode(text: str) -> bool:
 def encode_all(
     metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any] | None, names: Seq[str], schema: Schema
 ) -> list[bytes]:
-    """Metadata as JSON, one object an id; one mapping for all is taken where there is one id."""
-    if metadata is None:
-        return [b"{}"] * len(names)
-    if isinstance(metadata, Mapping):
-        if len(names) != 1:
-            raise invalid(f"One metadata object came with {len(names)} ids: give a list with one an id.")
-        metadata = [metadata]
-    if isinstance(metadata, str | bytes) or not isinstance(metadata, Iterable):
-        raise invalid(f"metadata must be a list of dicts, one an id, got {type(metadata).__name__}.")
-    metadata = list(metadata)
-    if len(metadata) != len(names):
-        raise invalid(f"{len(names)} ids came with {len(metadata)} metadata objects: give one an id, or None.")
-    return encode_metadata(metadata, schema)
+    """Metadata as JSON, one object an id; none is {} for all."""
+    return [b"{}"] * len(names) if metadata is None else encode_for_ids(metadata, len(names), schema)
 
 
 def check_merged_sizes(view: DatabaseView, names: list[VectorId], patches: list[bytes]) -> None:
