@@ -93,9 +93,8 @@ class Server:
             self.services.telemetry.add_routes(self.application.routes)
             self.rpc: RpcServer | None = None
             if self.settings.server.grpc_port >= 0:
-                from jadevectordb.gateway.rpc.server import (
-                    RpcServer,
-                )  # some 20 MB that a server without it does not need
+                # Some 20 MB that a server without it does not need
+                from jadevectordb.gateway.rpc.server import RpcServer
 
                 self.rpc = RpcServer(self.services)
         except BaseException:
@@ -190,9 +189,8 @@ class Server:
                     signal.signal(number, handler)
 
     async def _serve(self, web: uvicorn.Server, listener: socket.socket, ready: Callable[[Server], None]) -> None:
-        serving = asyncio.create_task(
-            web._serve([listener])
-        )  # `serve` would take over the signals and raise them again
+        # `serve` would take over the signals and raise them again
+        serving = asyncio.create_task(web._serve([listener]))
         while not web.started and not serving.done():
             await asyncio.sleep(0.005)
         if self._readers is not None and not serving.done():
@@ -265,9 +263,8 @@ def run(known: Known) -> None:
         try:
             server.run(_announce)
         finally:
-            stuck = threading.Timer(
-                2.0, os._exit, args=(0,)
-            )  # a client's thread that never returns must not hold the process
+            # A client's thread that never returns must not hold the process
+            stuck = threading.Timer(2.0, os._exit, args=(0,))
             stuck.daemon = True
             server.close()
             stuck.start()

@@ -33,7 +33,6 @@ class _Turn:
         "message_event",
         "more_body",
         "response_complete",
-        "waiting_for_100_continue",
     )
 
     def __init__(self, keep_alive: bool) -> None:
@@ -43,7 +42,6 @@ class _Turn:
         self.message_event = self
         self.response_complete = False
         self.more_body = True
-        self.waiting_for_100_continue = False
 
     def set(self) -> None:
         """Called when the connection is lost: nothing waits here."""
