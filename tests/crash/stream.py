@@ -101,7 +101,7 @@ def perform(store: Store, op: Op, *, quickly: bool = False) -> Result:
             case "compact":
                 database = store.database(op.database)
                 if quickly:
-                    database._seal(compact=True)
+                    database._openings.seal(compact=True)
                 else:
                     database.compact()
             case kind:
@@ -118,7 +118,7 @@ def _settle(database: jade.Database, quickly: bool) -> None:
     if not quickly:
         database.wait_indexed()
     else:
-        database._seal(compact=False)
+        database._openings.seal(compact=False)
 
 
 def schemas(store: Store) -> dict[str, dict[str, str]]:

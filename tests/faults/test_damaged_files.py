@@ -174,7 +174,8 @@ def test_a_merge_does_not_vouch_for_flipped_bits(tmp_path: Path, monkeypatch: py
         assert path.exists() and "CORRUPT" in database.stats().trouble
     with damage.open_store(folder) as store:
         database = store.database("d")
-        database._opening.database._scrubber.join()  # the check in the background finds it too, and says so at every call
+        # The check in the background finds it too, and says so at every call
+        database._openings.current.database._scrubber.join()
         for call in (database.count, lambda: database.get("v1"), lambda: database.upsert(["a"], [[1.0] * 8])):
             with pytest.raises(JadeError) as caught:
                 call()

@@ -465,7 +465,7 @@ def _alone(services: Services, name: str) -> Any:
     """While inside, writes to the database wait."""
     entry = services.catalog.find(name)
     assert entry is not None
-    return entry.handle._changes.alone()
+    return entry.handle._openings.gate.alone()
 
 
 def upsert_later(call: Caller, database: str, vector_id: str, timeout: float) -> Any:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, overload
 
-import msgspec
 import numpy.typing as npt
 
-from jadevectordb.gateway.embedded.alteration import check_before, prepare
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
     group_into,
-    loosened,
     names_of,
-    number_of,
     overrides_of,
     place_of,
     recall_of,
@@ -25,52 +19,48 @@ from jadevectordb.gateway.embedded.arguments import (
 )
 from jadevectordb.gateway.embedded.hits import Group, Hits, Item, Page
 from jadevectordb.gateway.embedded.opening import FilterLike, Opening
+from jadevectordb.gateway.embedded.openings import Openings
+from jadevectordb.gateway.embedded.searching import groups_of, hits_of, hits_of_each, request_of
 from jadevectordb.gateway.embedded.stats import Stats, stats_of
 from jadevectordb.index.api import RECALL_DEFAULT
 from jadevectordb.model.database import DatabaseConfig
-from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.node.readable import ReadableDatabase
-from jadevectordb.query import executor, scan
-from jadevectordb.query.plan import Explanation, SearchRequest
+from jadevectordb.query import scan
+from jadevectordb.query.plan import SearchRequest
 from jadevectordb.query.write_checks import check_ids, invalid
-from jadevectordb.query.writer import WriteGate, WriteResult
+from jadevectordb.query.writer import WriteResult
 
 MetadataLike = Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any]  # bytes: a JSON object
-_FUSIONS = ("rrf", "weighted")
 
 
 class Database:
     """Made by `Store.create_database` and `Store.database`."""
 
     def __init__(self, opened: ReadableDatabase, node: NodeId) -> None:
-        self._opening: Opening | None = Opening(opened, node)
-        self._node = node
-        self._config = opened.config
-        self._changes = WriteGate()  # writers pass together; altering the database passes alone
-        self._altering = threading.Lock()  # one alteration at a time
+        self._openings = Openings(opened, node)
 
     # What it is
 
     @property
     def name(self) -> str:
-        return self._config.name
+        return self._openings.config.name
 
     @property
     def dimension(self) -> int:
-        return self._config.dimension
+        return self._openings.config.dimension
 
     @property
     def metric(self) -> str:
-        return str(self._config.metric)
+        return str(self._openings.config.metric)
 
     @property
     def config(self) -> DatabaseConfig:
-        return self._config
+        return self._openings.config
 
     def __repr__(self) -> str:
-        state = "closed" if self._opening is None else f"{self.count()} vectors"
+        state = "closed" if self._openings.current is None else f"{self.count()} vectors"
         return f"<Database {self.name!r}: {state}, dimension {self.dimension}, {self.metric}>"
 
     def __len__(self) -> int:
@@ -98,8 +88,8 @@ class Database:
         Raises DIMENSION_MISMATCH, INVALID_VECTOR, INVALID_ID, DUPLICATE_ID, INVALID_METADATA, SCHEMA_VIOLATION,
         VERSION_CONFLICT, REQUEST_TOO_LARGE, DISK_FULL; in every case nothing of the batch is stored.
         """
-        with self._changes.shared():
-            return self._now().writer.upsert(ids, vectors, metadata, if_version, request_id)
+        with self._openings.writing() as opening:
+            return opening.writer.upsert(ids, vectors, metadata, if_version, request_id)
 
     def update_metadata(
         self,
@@ -118,8 +108,8 @@ class Database:
         names = check_ids([ids] if isinstance(ids, str) else ids)
         if isinstance(metadata, Mapping):
             metadata = [metadata] * len(names)
-        with self._changes.shared():
-            return self._now().writer.update(names, metadata, merge, if_version, request_id)
+        with self._openings.writing() as opening:
+            return opening.writer.update(names, metadata, merge, if_version, request_id)
 
     def delete(
         self,
@@ -134,12 +124,11 @@ class Database:
         if (ids is None) == (filter is None):
             raise invalid("delete takes either ids or a filter.")
         if ids is not None:
-            with self._changes.shared():
-                return self._now().writer.delete([ids] if isinstance(ids, str) else ids, if_version, request_id)
+            with self._openings.writing() as opening:
+                return opening.writer.delete([ids] if isinstance(ids, str) else ids, if_version, request_id)
         if if_version is not None:
             raise invalid("if_version goes with ids, not with a filter.")
-        with self._changes.shared():
-            opening = self._now()
+        with self._openings.writing() as opening:
             node = opening.parse(filter)
             if node is None:
                 raise invalid(
@@ -155,14 +144,7 @@ class Database:
     def get(self, ids: Iterable[str]) -> list[Item | None]: ...
     def get(self, ids: str | Iterable[str]) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
-        opening = self._now()
-        view = opening.view
-        names = names_of(ids)
-        items: list[Item | None] = [None] * len(names)
-        for shard in view.shards:
-            for i, where in enumerate(shard.locate(names)):
-                if where is not None:
-                    items[i] = Item(names[i], where[0].reader, where[1], opening.unpacker)
+        items = self._now().find(names_of(ids))
         return items[0] if isinstance(ids, str) else items
 
     @overload
@@ -192,7 +174,7 @@ class Database:
         opening = self._now()
         limit = count_of(limit, "limit")
         found = scan.page(opening.view, opening.parse(filter), place_of(cursor), limit)
-        items = [Item(vector_id, part.reader, row, opening.unpacker) for vector_id, part, row in found]
+        items = opening.items(found)
         return Page(items, items[-1].id if len(items) == limit else None)
 
     def by_id(self, limit: int, offset: int = 0) -> tuple[list[Item], int]:
@@ -203,8 +185,7 @@ class Database:
         opening = self._now()
         view = opening.view
         limit = count_of(limit, "limit")
-        found = scan.by_id(view, offset, limit)
-        return [Item(vector_id, part.reader, row, opening.unpacker) for vector_id, part, row in found], view.live
+        return opening.items(scan.by_id(view, offset, limit)), view.live
 
     def items(self, filter: FilterLike = None) -> Iterator[Item]:
         """Every item that matches, by scrolling."""
@@ -264,26 +245,17 @@ class Database:
                 opening.space.prepare_query(vector), count_of(k, "k"), recall_of(recall), opening.parse(filter)
             )
         else:
-            request = self._request(
-                opening, vector, id, k, filter, recall, text, fusion, alpha, threshold, max_distance
-            )
+            request = request_of(
+                opening, vector, vector_id=id, k=k, filter=filter, recall=recall, text=text, fusion=fusion, alpha=alpha,
+                threshold=threshold, max_distance=max_distance,
+            )  # fmt: skip
         if exact or nprobe is not None or candidates is not None or ef_search is not None:
             request.overrides = overrides_of(exact, nprobe, candidates, ef_search)
         elif request.recall == RECALL_DEFAULT:
             request.overrides = opening.overrides
         if group_by is not None:
             group_into(request, group_by, group_size)
-        return self._run(opening, request, explain)
-
-    def _run(self, opening: Opening, request: SearchRequest, explain: bool) -> Hits:
-        explanation, started = None, 0.0
-        if explain:
-            explanation, started = Explanation(request.recall), time.perf_counter()
-        matches = executor.search(opening.view, request, opening.analyzer, explanation)
-        hits = Hits(opening.hits(matches, request), explanation)
-        if explanation is not None:
-            explanation.total_us = (time.perf_counter() - started) * 1e6
-        return hits
+        return hits_of(opening, request, explain)
 
     def search_batch(
         self,
@@ -294,15 +266,7 @@ class Database:
         recall: float = 0.95,
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension), all over the same view of the data."""
-        opening = self._now()
-        k, recall = count_of(k, "k"), recall_of(recall)
-        node, view = opening.parse(filter), opening.view
-        overrides = opening.overrides if recall == RECALL_DEFAULT else None
-        results = []
-        for query in opening.space.prepare_queries(vectors):
-            request = SearchRequest(query, k, recall, node, overrides)
-            results.append(Hits(opening.hits(executor.search(view, request, None, None), request)))
-        return results
+        return hits_of_each(self._now(), vectors, k, filter, recall)
 
     def search_groups(
         self,
@@ -321,100 +285,17 @@ class Database:
         Groups are in the order of their best hit; vectors without the field are left out.
         """
         opening = self._now()
-        request = self._request(opening, vector, id, k, filter, recall, text, "rrf", 0.5, None, None)
+        request = request_of(opening, vector, vector_id=id, k=k, filter=filter, recall=recall, text=text)
         group_into(request, group_by, group_size)
         if request.recall == RECALL_DEFAULT:
             request.overrides = opening.overrides
-        matches = executor.search(opening.view, request, opening.analyzer, None)
-        group_of = executor.group_reader(group_by)
-        groups: dict[str, Group] = {}
-        for hit, match in zip(opening.hits(matches, request), matches, strict=True):
-            key = group_of(match)
-            assert key is not None
-            groups.setdefault(key, Group(msgspec.json.decode(key), [])).hits.append(hit)
-        return list(groups.values())
+        return groups_of(opening, request, group_by)
 
     def explain(self, vector: npt.ArrayLike | None = None, **options: Any) -> dict[str, Any]:
         """What `search` with the same arguments does: per segment the strategy, matches, candidates and times."""
         explanation = self.search(vector, **options, explain=True).explanation
         assert explanation is not None
         return explanation.as_dict()
-
-    def _request(
-        self,
-        opening: Opening,
-        vector: npt.ArrayLike | None,
-        vector_id: str | None,
-        k: int | None,
-        filter: FilterLike,
-        recall: float,
-        text: str | None,
-        fusion: str,
-        alpha: float,
-        threshold: float | None,
-        max_distance: float | None,
-    ) -> SearchRequest:
-        if vector is not None and vector_id is not None:
-            raise invalid("search takes a vector or an id, not both.")
-        if vector is None and vector_id is None and text is None:
-            raise invalid("search needs a vector, an id or a text.")
-        if k is None and max_distance is None:
-            raise invalid("k=None (all hits) goes with max_distance.")
-        if k is not None:
-            k = count_of(k, "k")
-        recall = recall_of(recall)
-        if text is not None:
-            self._check_text(opening, text, fusion, alpha, threshold, max_distance)
-        if vector_id is not None:
-            if not isinstance(vector_id, str):
-                raise invalid(f"id must be one string, got {vector_id!r:.80}.")
-            item = self.get(vector_id)
-            if item is None:
-                raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
-            vector = item.vector
-        request = SearchRequest(
-            None if vector is None else opening.space.prepare_query(vector),
-            k,
-            recall,
-            opening.parse(filter),
-            text=text,
-            fusion=fusion,
-            alpha=alpha,
-            exclude_id=vector_id,
-        )
-        if threshold is not None:
-            request.score_min = number_of(threshold, "threshold")
-            request.similarity_min = loosened(opening.space.similarity_of_score(request.score_min))
-        if max_distance is not None:
-            if threshold is not None:
-                raise invalid("threshold and max_distance say the same thing: give one of them.")
-            request.distance_max = number_of(max_distance, "max_distance")
-            request.similarity_min = loosened(opening.space.similarity_of_distance(request.distance_max))
-            request.within = True
-        return request
-
-    def _check_text(
-        self,
-        opening: Opening,
-        text: str,
-        fusion: str,
-        alpha: float,
-        threshold: float | None,
-        max_distance: float | None,
-    ) -> None:
-        if opening.analyzer is None:
-            raise JadeError(
-                ErrorCode.UNKNOWN_FIELD,
-                f"Database {self.name!r} declares no text field: create it with schema={{'FIELD': 'text'}} to search by text.",
-            )
-        if not isinstance(text, str):
-            raise invalid(f"text must be a string, got {type(text).__name__}.")
-        if fusion not in _FUSIONS:
-            raise invalid(f"Unknown fusion {fusion!r}: use one of {', '.join(_FUSIONS)}.")
-        if not 0.0 <= number_of(alpha, "alpha") <= 1.0:
-            raise invalid(f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
-        if threshold is not None or max_distance is not None:
-            raise invalid("threshold and max_distance are about vectors: they can't be combined with text.")
 
     # Looking after it
 
@@ -425,7 +306,7 @@ class Database:
     @property
     def trouble(self) -> str:
         """Why background work can't go on, "" when it can; damage found in the files counts."""
-        opening = self._opening
+        opening = self._openings.current
         if opening is None:
             return "closed"
         opened = opening.database
@@ -457,83 +338,27 @@ class Database:
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
         limit_s = timeout_of(timeout)
-        self._seal(compact=False)
-        self._wait_settled(limit_s)
+        self._openings.seal(compact=False)
+        self._openings.wait_settled(limit_s)
 
     def compact(self, timeout: float | None = None) -> None:
         """Merge every shard into one segment without dead rows, and wait for it."""
         limit_s = timeout_of(timeout)
-        self._seal(compact=True)
-        self._wait_settled(limit_s)
-
-    def _seal(self, *, compact: bool) -> None:
-        with self._changes.shared():
-            opening = self._now()
-            if compact or not all(replica.is_settled for replica in opening.database.replicas):
-                opening.writer.seal(compact=compact)
-
-    def _wait_settled(self, limit_s: float | None) -> None:
-        clock = self._use().clock
-        until = None if limit_s is None else clock.monotonic_s() + limit_s
-        while True:
-            opening = self._now()
-            try:
-                left = None if until is None else until - clock.monotonic_s()
-                return opening.database.maintenance.wait_settled(left)
-            except JadeError as error:
-                if error.code is not ErrorCode.CLOSED or not self._was_altered_since(opening):
-                    raise
+        self._openings.seal(compact=True)
+        self._openings.wait_settled(limit_s)
 
     def verify(self) -> None:
         """Read every file and compare checksums. Raises CORRUPT naming the first damaged file."""
-        while True:
-            opening = self._now()
-            try:
-                return opening.database.verify()
-            except JadeError:
-                if not self._was_altered_since(opening):
-                    raise
+        self._openings.verify()
 
     def digest(self) -> list[str]:
         """A fingerprint of each shard's contents: equal for databases that applied the same writes."""
         return [replica.digest() for replica in self._use().replicas]
 
-    # Openings
+    # For those who look inside
 
     def _now(self) -> Opening:
-        opening = self._opening
-        if opening is None:
-            raise JadeError(ErrorCode.CLOSED, f"Database {self.name!r} is closed: open its store again.")
-        if opening.readable.damage is not None:
-            raise opening.readable.damage
-        return opening
+        return self._openings.now()
 
     def _use(self) -> OpenDatabase:
         return self._now().database
-
-    def _was_altered_since(self, opening: Opening) -> bool:
-        """Whether another opening has taken the place of this one; waits for an alteration that is under way."""
-        with self._changes.shared():
-            return self._opening is not None and self._opening is not opening
-
-    def _alter(self, wanted: DatabaseConfig, swap: Callable[[], None]) -> None:
-        """Go over to another configuration. swap: writes it to the catalog, and calls `_reopen`.
-
-        Readers go on with the opening they have, writers wait. Called by one thread at a time.
-        """
-        checked = check_before(self._now(), wanted)
-        with self._changes.alone():
-            prepare(self._now(), wanted, checked)
-            swap()
-
-    def _reopen(self, open_again: Callable[[], OpenDatabase]) -> None:
-        """Close what is open and take what `open_again` returns in its place; what was open stays readable until then."""
-        assert self._opening is not None
-        self._opening.database.close()
-        opened = open_again()
-        self._opening, self._config = Opening(opened, self._node), opened.config
-
-    def _close(self) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.database.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jadevectordb.gateway.embedded.hits import Hit, Unpacker
+from jadevectordb.gateway.embedded.hits import Hit, Item, Unpacker
 from jadevectordb.index.api import SearchOverrides
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model import filter_parse
@@ -21,7 +21,7 @@ from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.node.readable import ReadableDatabase
 from jadevectordb.query.plan import Match, SearchRequest
 from jadevectordb.query.writer import Writer
-from jadevectordb.shard.view import DatabaseView
+from jadevectordb.shard.view import DatabaseView, Part
 
 FilterLike = Filter | Mapping[str, Any] | None
 _NO_OVERRIDES = SearchOverrides()
@@ -89,6 +89,19 @@ class Opening:
         if self._score_is_similarity or request.text is not None:
             return [Hit(score, vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
         return [Hit(public(score), vector_id, segment, row, unpacker) for score, vector_id, segment, row in matches]
+
+    def find(self, names: list[str]) -> list[Item | None]:
+        """The item stored under each id now, None where there is none."""
+        found: list[Item | None] = [None] * len(names)
+        for shard in self.view.shards:
+            for i, where in enumerate(shard.locate(names)):
+                if where is not None:
+                    found[i] = Item(names[i], where[0].reader, where[1], self.unpacker)
+        return found
+
+    def items(self, found: list[tuple[str, Part, int]]) -> list[Item]:
+        """What a scan found, (id, where, row) each, is to a caller."""
+        return [Item(vector_id, part.reader, row, self.unpacker) for vector_id, part, row in found]
 
     def search_cost_us(self) -> float:
         view = self.readable.view

@@ -12,6 +12,7 @@ from jadevectordb.gateway.embedded.arguments import overrides_of
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.embedded.opening import FilterLike
+from jadevectordb.gateway.embedded.searching import request_of
 from jadevectordb.index.api import RECALL_DEFAULT
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import ShardId
@@ -57,7 +58,7 @@ def search_shard(
             f"Shard {shard} has applied its log up to {view.watermark}, {watermark_min} was asked for: retry in a moment.",
             details={"watermark": int(view.watermark), "asked": watermark_min},
         )
-    request = database._request(opening, vector, None, k, filter, recall, None, "rrf", 0.5, threshold, None)
+    request = request_of(opening, vector, k=k, filter=filter, recall=recall, threshold=threshold)
     if exact:
         request.overrides = overrides_of(True, None, None, None)
     elif recall == RECALL_DEFAULT:

@@ -13,13 +13,13 @@ _STEP_S = 0.25
 
 def wait_indexed(database: Database, timeout_s: float, wanted: Wanted) -> None:
     """`Database.wait_indexed`, a fraction of a second a step."""
-    database._seal(compact=False)
+    database._openings.seal(compact=False)
     _wait(database, timeout_s, wanted)
 
 
 def compact(database: Database, timeout_s: float, wanted: Wanted) -> None:
     """`Database.compact`, a fraction of a second a step. What was begun goes on when nobody waits for it any more."""
-    database._seal(compact=True)
+    database._openings.seal(compact=True)
     _wait(database, timeout_s, wanted)
 
 
@@ -30,7 +30,7 @@ def _wait(database: Database, timeout_s: float, wanted: Wanted) -> None:
         wanted()
         left_s = until_s - clock.monotonic_s()
         try:
-            return database._wait_settled(max(0.0, min(_STEP_S, left_s)))
+            return database._openings.wait_settled(max(0.0, min(_STEP_S, left_s)))
         except JadeError as error:
             if error.code is not ErrorCode.TIMEOUT:
                 raise

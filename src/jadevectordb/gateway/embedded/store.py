@@ -248,7 +248,7 @@ class Store:
         UNKNOWN_DATABASE; in every case nothing was changed.
         """
         database = self.database(name)
-        with database._altering:
+        with database._openings.altering:
             record = self._catalog.get(_PREFIX + name)
             if record is None:
                 raise _changed_meanwhile(name)
@@ -262,7 +262,7 @@ class Store:
                 dimension=dimension,
             )
             if wanted != config or list(wanted.schema.fields) != list(config.schema.fields):
-                database._alter(wanted, lambda: self._reconfigure(database, record, wanted))
+                database._openings.alter(wanted, lambda: self._reconfigure(database, record, wanted))
         return database
 
     def _reconfigure(self, database: Database, record: Record, wanted: DatabaseConfig) -> None:
@@ -276,15 +276,15 @@ class Store:
             if revision is None:
                 raise _changed_meanwhile(wanted.name)
             try:
-                database._reopen(lambda: self._world.open_database(wanted, folder))
+                database._openings.reopen(lambda: self._world.open_database(wanted, folder))
             except BaseException:
                 try:
                     self._catalog.compare_and_set(key, record.value, revision)
                     config = _decode(wanted.name, record)
-                    database._reopen(lambda: self._world.open_database(config, folder))
+                    database._openings.reopen(lambda: self._world.open_database(config, folder))
                 except JadeError:  # it can't be opened at all now: the next call of `database` tries again and says why
                     self._open.pop(wanted.name, None)
-                    database._close()
+                    database._openings.close()
                 raise
 
     def databases(self) -> list[str]:
@@ -311,7 +311,7 @@ class Store:
             record = self._catalog.get(_PREFIX + name)
             opened = self._open.pop(name, None)
             if opened is not None:
-                opened._close()
+                opened._openings.close()
             assert record is not None
             # Renamed first: the next open finishes or takes back what a crash leaves, and what is half deleted is no database.
             folder, gone = self.path / config.folder, self.path / f"{_DROPPED}{config.folder}"
@@ -366,7 +366,7 @@ class Store:
                 return
             self._closed = True
             for database in self._open.values():
-                database._close()
+                database._openings.close()
             self._open.clear()
             self._catalog.close()
             self._folder_lock.close()
