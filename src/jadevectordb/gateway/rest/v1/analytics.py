@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
 from jadevectordb.gateway.rest.v1.databases import number, text
 from jadevectordb.gateway.service.analytics import BUCKET_MS, DAY_MS
-from jadevectordb.gateway.service.analytics_report import Report, growth_percent, make_report, to_csv
+from jadevectordb.gateway.service.analytics_report import Report, growth_percent, make_report, summary_of, to_csv
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.limits import ANALYTICS_ITEMS_MAX
 from jadevectordb.ports.query_log import BucketStats, Granularity, Pattern, QueryRecord, Trend
@@ -255,19 +255,9 @@ def _trend(trend: Trend) -> dict[str, Any]:
 
 
 def _summary(report: Report) -> dict[str, Any]:
-    total = report.total
     return {
-        "total_queries": total.total,
-        "successful_queries": report.succeeded,
-        "failed_queries": total.failed,
-        "zero_result_queries": total.zero_results,
-        "success_rate": report.success_rate,
-        "avg_latency_ms": total.latency_avg_ms,
-        "p50_latency_ms": total.latency_p50_ms,
-        "p95_latency_ms": total.latency_p95_ms,
-        "p99_latency_ms": total.latency_p99_ms,
-        "queries_per_second": report.queries_per_second,
-        "unique_users": total.users,
+        **summary_of(report),
+        "unique_users": report.total.users,
         "peak_hour": None if report.peak is None else report.peak.start_ms,
         "peak_hour_queries": 0 if report.peak is None else report.peak.total,
         "errors": dict(report.errors),
