@@ -9,6 +9,7 @@ from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import JadeError
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+_DISK_PERCENT_MAX = 98.0
 
 
 def storage_checks(services: Services) -> dict[str, str]:
@@ -20,40 +21,31 @@ def storage_checks(services: Services) -> dict[str, str]:
     return {"database": "ok" if not troubles else "; ".join(troubles)[:500], "storage": _storage(services)}
 
 
-_DISK_PERCENT_MAX = 98.0
-
-
 def _storage(services: Services) -> str:
     used = services.telemetry.system_usage().disk_percent
     return "ok" if used is None or used < _DISK_PERCENT_MAX else f"the disk is {used:.0f} % full"
 
 
 def _health(services: Services, request: Request) -> Response:
-    checks = {**storage_checks(services), "network": "ok"}
-    healthy = all(text == "ok" for text in checks.values())
     # A database in trouble still answers reads: it is told, but only a server that can't serve is 503
+    return _health_reply(services, {**storage_checks(services), "network": "ok"}, 200)
+
+
+def _health_db(services: Services, request: Request) -> Response:
+    checks = storage_checks(services)
+    more = {"network": "ok", "accounts": _accounts(services), "vectors": checks["database"]}
+    return _health_reply(services, {**checks, **more}, 503)
+
+
+def _health_reply(services: Services, checks: dict[str, str], unhealthy_status: int) -> Response:
+    healthy = all(text == "ok" for text in checks.values())
     body = {
         "status": "healthy" if healthy else "unhealthy",
         "timestamp": iso(services.clock.now_ms()),
         "version": services.version,
         "checks": checks,
     }
-    return reply(body)
-
-
-def _health_db(services: Services, request: Request) -> Response:
-    checks = {**storage_checks(services), "network": "ok", "accounts": _accounts(services), "vectors": "ok"}
-    checks["vectors"] = checks["database"]
-    healthy = all(text == "ok" for text in checks.values())
-    return reply(
-        {
-            "status": "healthy" if healthy else "unhealthy",
-            "timestamp": iso(services.clock.now_ms()),
-            "version": services.version,
-            "checks": checks,
-        },
-        200 if healthy else 503,
-    )
+    return reply(body, 200 if healthy else unhealthy_status)
 
 
 def _accounts(services: Services) -> str:
