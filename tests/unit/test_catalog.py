@@ -1,17 +1,26 @@
-"""The catalog when something goes wrong half-way: crashes between its two steps, databases that go while they are used."""
+"""The catalog when something goes wrong half-way, and when two want the same at once: crashes between its two steps, databases
+that go while they are used, names that both would have.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from tests.rpc_world import services
 
+from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
 from jadevectordb.gateway.service.catalog import DatabaseRecord
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.schema import Schema
 
+SOMEBODY = Principal("somebody", "somebody", ("developer",), kind="session")
+STRANGER = Principal("stranger", "stranger", ("developer",), kind="session")
 CLOSED = JadeError(ErrorCode.CLOSED, "closed")
 
 
@@ -78,3 +87,124 @@ def test_a_look_at_all_leaves_out_what_was_dropped_meanwhile(tmp_path: Path) -> 
         with pytest.raises(JadeError) as caught:
             catalog.of_each(entries, lambda entry: entry.handle.count())
         assert caught.value.code is ErrorCode.CLOSED
+
+
+# Names that no two databases may have
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """What each returned, or the code of the error that it raised, after all began together."""
+    start = threading.Barrier(len(calls))
+    results: list[Any] = [None] * len(calls)
+
+    def run(place: int) -> None:
+        start.wait()
+        try:
+            results[place] = calls[place]()
+        except JadeError as error:
+            results[place] = error.code
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize("engine", [{}, {"schema": {"year": "integer"}}], ids=["the name only", "the schema too"])
+def test_of_two_renames_to_one_name_one_wins(tmp_path: Path, engine: dict[str, Any]) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        for turn in range(20):
+            one, two = (catalog.create(f"{side}{turn}", 2, "somebody") for side in ("one", "two"))
+            wanted = f"wanted{turn}"
+            results = at_once(
+                lambda one=one, wanted=wanted: catalog.alter(one.id, engine, unique=True, name=wanted),
+                lambda two=two, wanted=wanted: catalog.alter(two.id, engine, unique=True, name=wanted),
+            )
+            (loser,) = (at for at, result in enumerate(results) if result is ErrorCode.ALREADY_EXISTS)
+            assert [e.record.name for e in catalog.every()] == [
+                f"{side}{turn}" if at == loser else wanted for at, side in enumerate(("one", "two"))
+            ]
+            for entry in (one, two):
+                catalog.drop(entry.id)
+
+
+class Meanwhile(dict[str, Any]):
+    """A schema that does something just when the engine reads it."""
+
+    def __init__(self, schema: dict[str, Any], do: Callable[[], object]) -> None:
+        super().__init__(schema)
+        self._do = do
+
+    def items(self) -> Any:
+        self._do()
+        return super().items()
+
+
+def test_a_name_that_is_taken_while_the_engine_changes_is_refused(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        one, two = catalog.create("one", 2, "somebody"), catalog.create("two", 2, "somebody")
+        schema = Meanwhile({"year": "integer"}, lambda: catalog.update(two.id, unique=True, name="wanted"))
+        with pytest.raises(JadeError) as caught:
+            catalog.alter(one.id, {"schema": schema}, unique=True, name="wanted")
+        assert caught.value.code is ErrorCode.ALREADY_EXISTS
+        assert {e.record.name for e in catalog.every()} == {"one", "wanted"}
+
+
+def test_of_two_creations_that_take_what_exists_one_makes_it(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        for turn in range(20):
+            (one, one_made), (two, two_made) = at_once(
+                *[lambda turn=turn: catalog.create_unique(f"d{turn}", 2, SOMEBODY, exist_ok=True)] * 2
+            )
+            assert one.id == two.id and one_made != two_made
+
+
+def test_what_exists_is_taken_only_when_it_is_as_wanted_and_visible(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        options = {"shards": 2, "schema": Schema(), "text_language": "english"}
+        made, _ = catalog.create_unique("d", 2, SOMEBODY, **options)
+        assert catalog.create_unique("d", 2, SOMEBODY, exist_ok=True, **options) == (made, False)
+
+        def refused(name: str = "d", principal: Principal = SOMEBODY, **changes: Any) -> JadeError:
+            with pytest.raises(JadeError) as caught:
+                catalog.create_unique(name, 2, principal, exist_ok=True, **{**options, **changes})
+            assert caught.value.code is ErrorCode.ALREADY_EXISTS
+            return caught.value
+
+        assert refused(shards=1, text_language="german").details == {"different": ["shards", "text_language"]}
+        for hidden in (refused(principal=STRANGER, shards=1), refused(principal=ANONYMOUS), refused(name=made.id)):
+            assert "other settings" not in hidden.message and "different" not in hidden.details
+        catalog.create("d", 2, "somebody", shards=2)
+        assert "several of them" in refused().message
+
+
+# One change
+
+
+def test_the_engine_and_the_record_change_in_one_step(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        entry = catalog.create("d", 2, "somebody")
+        seen: list[tuple[str, str]] = []
+        catalog.on_publish = lambda: seen.extend((e.record.name, str(e.handle.config.index)) for e in catalog.every())
+        catalog.alter(entry.id, {"index": "FLAT"}, name="e")
+        assert seen == [("e", "FLAT")]
+
+
+def test_the_engine_stays_when_the_record_cannot_be_changed_so(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        catalog = built.catalog
+        entry = catalog.create("d", 2, "somebody", index="HNSW")
+        catalog.create("e", 2, "somebody")
+        for name, code in (("", ErrorCode.INVALID_ARGUMENT), ("e", ErrorCode.ALREADY_EXISTS)):
+            with pytest.raises(JadeError) as caught:
+                catalog.alter(entry.id, {"index": "FLAT"}, unique=True, name=name)
+            assert caught.value.code is code and entry.handle.config.index == "HNSW"
+        assert catalog.alter(entry.id, {}, unique=True, name="d").record.name == "d"
+        assert catalog.alter(entry.id, {}, name="e").record.name == "e"

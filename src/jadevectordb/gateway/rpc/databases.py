@@ -32,48 +32,25 @@ _INDEX_OUT: dict[IndexKind, Any] = {kind: types.IndexKind.Value(f"INDEX_KIND_{ki
 def create(call: Call, request: wire.CreateDatabaseRequest) -> wire.CreateDatabaseResponse:
     metric = _known(_METRICS, request.metric, "metric")
     index = _known(_INDEXES, request.index, "index")
-    options: dict[str, Any] = {
-        "metric": str(metric),
-        "index": str(index),
-        "shards": request.shards or 1,
-        "schema": parse_schema(object_of(request.schema_json, "schema_json") or {}, strict=request.strict),
-        "text_language": request.text_language or "english",
-    }
-    if request.exist_ok:
-        existing = _existing(call, request, options)
-        if existing is not None:
-            return wire.CreateDatabaseResponse(database=described(existing))
+    schema = parse_schema(object_of(request.schema_json, "schema_json") or {}, strict=request.strict)
     call.check_wanted()
-    entry = call.services.catalog.create(
+    entry, was_made = call.services.catalog.create_unique(
         request.name,
         request.dimension,
-        call.principal.user_id,
+        call.principal,
+        exist_ok=request.exist_ok,
         description=request.description,
-        unique=True,
         index_type=str(index),
-        **options,
+        metric=metric,
+        index=index,
+        shards=request.shards or 1,
+        schema=schema,
+        text_language=request.text_language or "english",
     )
-    call.resolve(entry.id)
-    call.did(entry.record.name)
+    if was_made:
+        call.resolve(entry.id)
+        call.did(entry.record.name)
     return wire.CreateDatabaseResponse(database=described(entry))
-
-
-def _existing(call: Call, request: wire.CreateDatabaseRequest, options: dict[str, Any]) -> Entry | None:
-    """The visible database of this name; raises ALREADY_EXISTS when it was made with other settings."""
-    named = [e for e in call.services.catalog.visible(call.principal) if e.record.name == request.name]
-    if not named:
-        return None
-    config = named[0].handle.config
-    wanted = {"dimension": request.dimension, **options}
-    found = {name: getattr(config, name) for name in wanted}
-    different = [name for name, value in wanted.items() if value != found[name]]
-    if len(named) > 1 or different:
-        raise JadeError(
-            ErrorCode.ALREADY_EXISTS,
-            f"A database named {request.name!r} exists with other settings ({', '.join(different) or 'several of them'}).",
-            details={"different": different},
-        )
-    return named[0]
 
 
 def list_all(call: Call, request: wire.ListDatabasesRequest) -> wire.ListDatabasesResponse:
@@ -87,7 +64,7 @@ def get(call: Call, request: wire.GetDatabaseRequest) -> wire.GetDatabaseRespons
 
 
 def alter(call: Call, request: wire.AlterDatabaseRequest) -> wire.AlterDatabaseResponse:
-    catalog, entry = call.services.catalog, call.entry
+    entry = call.entry
     engine: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     if request.HasField("index"):
@@ -101,13 +78,8 @@ def alter(call: Call, request: wire.AlterDatabaseRequest) -> wire.AlterDatabaseR
             changes[name] = getattr(request, name)
     if not engine and not changes:
         raise invalid("Nothing to change: give name, description, index or schema_json.")
-    if any(e.record.name == changes.get("name") and e.id != entry.id for e in catalog.every()):
-        raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {request.name!r} exists: choose another name.")
     call.check_wanted()
-    if engine:
-        entry = catalog.alter(entry.id, **engine)
-    if changes:
-        entry = catalog.update(entry.id, **changes)
+    entry = call.services.catalog.alter(entry.id, engine, unique=True, **changes)
     call.did(entry.record.name)
     return wire.AlterDatabaseResponse(database=described(entry))
 

@@ -10,12 +10,12 @@ import contextlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
-from jadevectordb.gateway.access.operations import Operation
+from jadevectordb.gateway.access.operations import Operation, is_visible
 from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.store import Store
@@ -187,50 +187,98 @@ class Catalog(Directory):
         owner: str,
         *,
         description: str = "",
-        unique: bool = False,
         index_type: str = "",
         properties: dict[str, Any] | None = None,
         **options: Any,
     ) -> Entry:
-        """options: of `Store.create_database`. unique: raise ALREADY_EXISTS when any database has the name."""
+        """options: of `Store.create_database`. Others may have the name already: see `create_unique`."""
         check_name(name, description)
         with self._lock:
-            known = [e.record for e in self._entries.values()] + [record for record, _ in self._damaged.values()]
-            if unique and any(name in (record.name, record.id) for record in known):
-                raise JadeError(
-                    ErrorCode.ALREADY_EXISTS,
-                    f"A database named {name!r} exists: choose another name.",
-                    details={"name": name},
-                )
-            database_id = f"db_{secrets.token_hex(8)}"
-            now = self._clock.now_ms()
-            record = DatabaseRecord(
-                id=database_id, name=name, description=description, owner=owner, created_ms=now, updated_ms=now,
-                index_type=index_type, properties=properties or {},
+            return self._create(
+                dimension, options, name=name, description=description, owner=owner, index_type=index_type,
+                properties=properties or {},
             )  # fmt: skip
-            # The record first: what a crash leaves between the two is a record of nothing, which the next start removes. The
-            # other way round it would be a database without name and owner.
-            revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), 0)
-            assert revision is not None, "nobody else makes this id"
-            try:
-                handle = self._store.create_database(database_id, dimension, **options)
-            except BaseException:
-                if database_id not in self._store.databases():
-                    with contextlib.suppress(JadeError):
-                        self._metadata.compare_and_set(_PREFIX + database_id, None, revision)
-                raise
-            entry = Entry(record, handle, revision)
-            self._publish({**self._entries, database_id: entry})
-            return entry
 
-    def update(self, database_id: str, **changes: Any) -> Entry:
-        """Change fields of the record. Raises UNKNOWN_DATABASE when it was dropped meanwhile."""
+    def create_unique(
+        self,
+        name: str,
+        dimension: int,
+        principal: Principal,
+        *,
+        exist_ok: bool = False,
+        description: str = "",
+        index_type: str = "",
+        **options: Any,
+    ) -> tuple[Entry, bool]:
+        """A database whose name no other has, and whether it was made now.
+
+        exist_ok: when the principal sees one of this name with these options, that one. options: as for `create`, of the types
+        that `DatabaseConfig` has. Raises ALREADY_EXISTS.
+        """
+        check_name(name, description)
         with self._lock:
-            entry = self._entries.get(database_id)
-            if entry is None:
-                raise _unknown(database_id, 0)
-            record = msgspec.structs.replace(entry.record, updated_ms=self._clock.now_ms(), **changes)
-            check_name(record.name, record.description)
+            existing = self._existing(name, principal, {"dimension": dimension, **options}) if exist_ok else None
+            if existing is not None:
+                return existing, False
+            self._check_unused(name)
+            made = self._create(
+                dimension, options, name=name, description=description, owner=principal.user_id, index_type=index_type
+            )
+            return made, True
+
+    def _existing(self, name: str, principal: Principal, wanted: Mapping[str, Any]) -> Entry | None:
+        """The visible database of this name. Raises ALREADY_EXISTS when it is not as wanted, or not the only one."""
+        named = [e for e in self._named.get(name, ()) if is_visible(principal, e.record)]
+        if not named:
+            return None
+        config = named[0].handle.config
+        different = [setting for setting, value in wanted.items() if value != getattr(config, setting)]
+        if len(named) > 1 or different:
+            raise JadeError(
+                ErrorCode.ALREADY_EXISTS,
+                f"A database named {name!r} exists with other settings ({', '.join(different) or 'several of them'}).",
+                details={"different": different},
+            )
+        return named[0]
+
+    def _check_unused(self, name: str, but: str = "") -> None:
+        """Raises ALREADY_EXISTS when a database has the name, or has it for its id. but: the id of the one that may."""
+        known = [e.record for e in self._entries.values()] + [record for record, _ in self._damaged.values()]
+        if any(name in (record.name, record.id) for record in known if record.id != but):
+            raise JadeError(
+                ErrorCode.ALREADY_EXISTS,
+                f"A database named {name!r} exists: choose another name.",
+                details={"name": name},
+            )
+
+    def _create(self, dimension: int, options: dict[str, Any], **fields: Any) -> Entry:
+        """fields: of the record. The lock is held."""
+        database_id = f"db_{secrets.token_hex(8)}"
+        now = self._clock.now_ms()
+        record = DatabaseRecord(id=database_id, created_ms=now, updated_ms=now, **fields)
+        # The record first: what a crash leaves between the two is a record of nothing, which the next start removes. The
+        # other way round it would be a database without name and owner.
+        revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), 0)
+        assert revision is not None, "nobody else makes this id"
+        try:
+            handle = self._store.create_database(database_id, dimension, **options)
+        except BaseException:
+            if database_id not in self._store.databases():
+                with contextlib.suppress(JadeError):
+                    self._metadata.compare_and_set(_PREFIX + database_id, None, revision)
+            raise
+        entry = Entry(record, handle, revision)
+        self._publish({**self._entries, database_id: entry})
+        return entry
+
+    def update(self, database_id: str, *, unique: bool = False, **changes: Any) -> Entry:
+        """Change fields of the record. unique: a new name must be one that no other database has.
+
+        Raises ALREADY_EXISTS, INVALID_ARGUMENT, and UNKNOWN_DATABASE when it was dropped meanwhile.
+        """
+        with self._lock:
+            entry = self._held(database_id)
+            record = self._changed(entry.record, changes, unique)
             revision = self._metadata.compare_and_set(
                 _PREFIX + database_id, msgspec.json.encode(record), entry.revision
             )
@@ -242,17 +290,36 @@ class Catalog(Directory):
             self._publish({**self._entries, database_id: changed})
             return changed
 
-    def alter(self, database_id: str, **changes: Any) -> Entry:
-        """Change what the engine does with it (`Store.alter_database`): index, index_parameters, schema, dimension."""
-        self._store.alter_database(database_id, **changes)
-        return self.update(database_id)
+    def alter(self, database_id: str, engine: Mapping[str, Any], *, unique: bool = False, **changes: Any) -> Entry:
+        """As `update`, after changing what the engine does with it.
+
+        engine: of `Store.alter_database`: index, index_parameters, schema, dimension; may be empty.
+        """
+        if engine:
+            with self._lock:  # what the record can't be changed to is refused before the engine has changed
+                self._changed(self._held(database_id).record, changes, unique)
+            # Without the lock: it may read every row. Who takes the name meanwhile has it, and the update below is refused
+            self._store.alter_database(database_id, **engine)
+        return self.update(database_id, unique=unique, **changes)
+
+    def _held(self, database_id: str) -> Entry:
+        entry = self._entries.get(database_id)
+        if entry is None:
+            raise _unknown(database_id, 0)
+        return entry
+
+    def _changed(self, record: DatabaseRecord, changes: dict[str, Any], unique: bool) -> DatabaseRecord:
+        """The lock is held."""
+        changed = msgspec.structs.replace(record, updated_ms=self._clock.now_ms(), **changes)
+        check_name(changed.name, changed.description)
+        if unique and "name" in changes:
+            self._check_unused(changed.name, but=record.id)
+        return changed
 
     def drop(self, database_id: str) -> None:
         """Delete the database and its data."""
         with self._lock:
-            entry = self._entries.get(database_id)
-            if entry is None:
-                raise _unknown(database_id, 0)
+            entry = self._held(database_id)
             self._publish({name: e for name, e in self._entries.items() if name != database_id})
             try:
                 self._store.drop_database(database_id)
@@ -308,10 +375,6 @@ class Catalog(Directory):
                 self.update(entry.id, owner=new, grants=grants)
             elif grants != entry.record.grants:
                 self.update(entry.id, grants=grants)
-
-
-def is_visible(principal: Principal, record: DatabaseRecord) -> bool:
-    return principal.is_admin or record.owner == principal.user_id or principal.user_id in record.grants
 
 
 def check_name(name: str, description: str) -> None:

@@ -198,10 +198,8 @@ def _update(services: Services, request: Request) -> Response:
     properties = _objects(fields)
     if properties:
         record["properties"] = {**entry.record.properties, **properties}
-    if engine:
-        entry = services.catalog.alter(entry.id, **engine)
-    if record:
-        entry = services.catalog.update(entry.id, **record)
+    if engine or record:
+        entry = services.catalog.alter(entry.id, engine, **record)
     request.audit_note = entry.record.name
     return reply({**shown(entry), "message": "Database updated."})
 

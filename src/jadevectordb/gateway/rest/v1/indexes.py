@@ -56,9 +56,12 @@ def _active(entry: Entry) -> str | None:
     return max(_indexes(entry).items(), key=lambda item: item[1]["created_ms"], default=(None, None))[0]
 
 
-def _store(services: Services, entry: Entry, indexes: dict[str, dict[str, Any]], kind: str, **record: Any) -> Entry:
+def _store(
+    services: Services, entry: Entry, indexes: dict[str, dict[str, Any]], kind: str, engine: dict[str, Any]
+) -> Entry:
+    """engine: what searches use from now on, empty when that stays."""
     properties = {**entry.record.properties, "indexes": indexes}
-    return services.catalog.update(entry.id, properties=properties, index_type=kind, **record)
+    return services.catalog.alter(entry.id, engine, properties=properties, index_type=kind)
 
 
 def _create(services: Services, request: Request) -> Response:
@@ -72,14 +75,14 @@ def _create(services: Services, request: Request) -> Response:
     indexes = _indexes(entry)
     if len(indexes) >= INDEXES_MAX:
         raise invalid(f"A database keeps at most {INDEXES_MAX} index definitions: delete one first.")
-    services.catalog.alter(entry.id, index=kind, index_parameters=parameters)
     now = max([services.clock.now_ms(), *(one["created_ms"] + 1 for one in indexes.values())])
     index_id = f"idx_{secrets.token_hex(8)}"
     index = {
         "type": kind, "name": text(fields, "name") or f"{kind.lower()}-{len(indexes) + 1}", "parameters": parameters,
         "created_ms": now, "updated_ms": now,
     }  # fmt: skip
-    entry = _store(services, entry, {**indexes, index_id: index}, kind)
+    engine = {"index": kind, "index_parameters": parameters}
+    entry = _store(services, entry, {**indexes, index_id: index}, kind, engine)
     request.audit_note = f"{kind} {index_id}"
     return reply({**_shown(entry, index_id, index, True), "message": "Index created."}, 201)
 
@@ -110,10 +113,9 @@ def _update(services: Services, request: Request) -> Response:
     parameters = {**index["parameters"], **index_parameters_of(fields.get("parameters", {}), "parameters")}
     name = text(fields, "name") or index["name"]
     active = index_id == _active(entry)
-    if active:
-        services.catalog.alter(entry.id, index=index["type"], index_parameters=parameters)
+    engine = {"index": index["type"], "index_parameters": parameters} if active else {}
     changed = {**index, "parameters": parameters, "name": name, "updated_ms": services.clock.now_ms()}
-    entry = _store(services, entry, {**_indexes(entry), index_id: changed}, entry.record.index_type)
+    entry = _store(services, entry, {**_indexes(entry), index_id: changed}, entry.record.index_type, engine)
     request.audit_note = index_id
     return reply({**_shown(entry, index_id, changed, active), "message": "Index updated."})
 
@@ -123,13 +125,13 @@ def _delete(services: Services, request: Request) -> Response:
     index_id, _ = _found(request)
     was_active = index_id == _active(entry)
     indexes = {other: index for other, index in _indexes(entry).items() if other != index_id}
-    kind = entry.record.index_type
+    kind, engine = entry.record.index_type, dict[str, Any]()
     if was_active:
         none: dict[str, Any] = {"type": "FLAT", "parameters": {}}
         following = max(indexes.values(), key=lambda one: one["created_ms"], default=none)
         kind = following["type"]
-        services.catalog.alter(entry.id, index=kind, index_parameters=following["parameters"])
-    _store(services, entry, indexes, kind)
+        engine = {"index": kind, "index_parameters": following["parameters"]}
+    _store(services, entry, indexes, kind, engine)
     request.audit_note = index_id
     return reply({"status": "deleted", "indexId": index_id, "deletedAt": iso(services.clock.now_ms())})
 

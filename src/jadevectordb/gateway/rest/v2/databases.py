@@ -8,11 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from jadevectordb.gateway.access.accounts import Account
-from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
 from jadevectordb.gateway.service.catalog import GRANT_RIGHTS, Entry
 from jadevectordb.gateway.service.services import Services
-from jadevectordb.model.database import index_kind_of
+from jadevectordb.model.database import index_kind_of, metric_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import GRANTS_MAX
 from jadevectordb.model.schema import Schema, parse_schema
@@ -100,36 +99,15 @@ def described(entry: Entry) -> DatabaseAnswer:
 
 def _create(services: Services, request: Request) -> Response:
     body = request.json(CreateBody)
-    if body.exist_ok:
-        existing = _same(services, request.principal, body)
-        if existing is not None:
-            return reply(described(existing), 201)
-    entry = services.catalog.create(
-        body.name, body.dimension, request.principal.user_id, description=body.description, unique=True,
-        index_type=body.index.upper(), metric=body.metric, index=body.index, shards=body.shards, schema=body.schema,
-        strict=body.strict, text_language=body.text_language,
+    kind = index_kind_of(body.index)
+    entry, was_made = services.catalog.create_unique(
+        body.name, body.dimension, request.principal, exist_ok=body.exist_ok, description=body.description,
+        index_type=str(kind), metric=metric_of(body.metric), index=kind, shards=body.shards,
+        schema=parse_schema(body.schema, strict=body.strict), text_language=body.text_language,
     )  # fmt: skip
-    request.audit_note = entry.record.name
+    if was_made:
+        request.audit_note = entry.record.name
     return reply(described(entry), 201)
-
-
-def _same(services: Services, principal: Principal, body: CreateBody) -> Entry | None:
-    """The visible database of this name, when it was made with the same settings; raises ALREADY_EXISTS when with others."""
-    named = [e for e in services.catalog.visible(principal) if e.record.name == body.name]
-    if not named:
-        return None
-    config = named[0].handle.config
-    ours = (
-        body.dimension,
-        body.metric.lower(),
-        body.index.upper(),
-        body.shards,
-        parse_schema(body.schema, strict=body.strict),
-    )
-    theirs = (config.dimension, str(config.metric), str(config.index), config.shards, config.schema)
-    if len(named) > 1 or ours != theirs:
-        raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {body.name!r} exists with other settings.")
-    return named[0]
 
 
 def _list(services: Services, request: Request) -> Response:
@@ -155,12 +133,7 @@ def _change(services: Services, request: Request) -> Response:
     changes = {name: value for name in ("name", "description") if (value := getattr(body, name)) is not None}
     if not engine and not changes:
         raise invalid("Nothing to change: give name, description, index or schema.")
-    if "name" in changes and any(e.record.name == body.name and e.id != entry.id for e in services.catalog.every()):
-        raise JadeError(ErrorCode.ALREADY_EXISTS, f"A database named {body.name!r} exists: choose another name.")
-    if engine:
-        entry = services.catalog.alter(entry.id, **engine)
-    if changes:
-        entry = services.catalog.update(entry.id, **changes)
+    entry = services.catalog.alter(entry.id, engine, unique=True, **changes)
     request.audit_note = entry.record.name
     return reply(described(entry))
 
