@@ -188,3 +188,12 @@ RPC_WAIT_S_MAX = 3600.0  # for an index or a merge
 IGNORED_FIELDS_NAMED_MAX = 50  # names of unknown body fields that an answer's header repeats
 PATHS_REMEMBERED_MAX = 4096  # request paths whose route is remembered,
 TARGET_REMEMBERED_MAX = 512  # characters of such a path, and of a query string whose meaning is remembered
+
+NATS_PAYLOAD_BYTES_MAX = (
+    8 << 20
+)  # one message of the replicated log or metadata store; entries are about ENTRY_BYTES_MAX
+NATS_CONTROL_LINE_BYTES_MAX = 8192  # subject, reply subject and sizes of one message
+NATS_RESTART_S_MIN = 0.25  # before a server that died is started again; doubled each time it dies soon after,
+NATS_RESTART_S_MAX = 15.0  # up to this
+NATS_RECONNECT_S_MIN = 0.05  # between attempts to reach any server of the list, doubled
+NATS_RECONNECT_S_MAX = 1.0  # up to this

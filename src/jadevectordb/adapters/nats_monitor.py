@@ -1,0 +1,120 @@
+"""What a running nats-server says of itself through its monitoring port, which listens on this machine only.
+
+Two traps. A server that starts may name itself the metadata leader before any other server answered: it counts as leader only
+with enough replicas at hand to decide anything. And the file it was started with is not what it runs with when somebody
+reloaded or replaced it: whether it syncs before it acknowledges is asked of the server, not read from the file.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from jadevectordb.adapters.nats_config import Address, parse_version
+from jadevectordb.model.errors import ErrorCode, JadeError
+
+_ANSWER_BYTES_MAX = 64 << 20
+ASK_S_MAX = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """From /varz. sync_always: None when the server does not tell (JetStream is off)."""
+
+    name: str
+    version: str
+    sync_always: bool | None
+    max_payload: int
+    routes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetaGroup:
+    """From /jsz: who leads the servers' own group. leader: "" = nobody. online: servers at hand, this one included."""
+
+    leader: str
+    size: int
+    online: int
+
+    def is_ready(self, own_name: str, servers: int) -> bool:
+        """Whether metadata can be changed. servers: how many the cluster has when it is whole."""
+        if servers == 1:
+            return True
+        if not self.leader or self.size < servers // 2 + 1:
+            return False
+        return self.leader != own_name or self.online >= self.size // 2 + 1
+
+
+def ask(monitoring: Address, path: str) -> dict[str, Any]:
+    """The answer to one question. Raises OSError when nobody answers, ValueError when it is not what was expected."""
+    connection = http.client.HTTPConnection(monitoring.host, monitoring.port, timeout=ASK_S_MAX)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse().read(_ANSWER_BYTES_MAX)
+    except http.client.HTTPException as error:
+        raise OSError(f"{monitoring} does not answer as a nats-server does ({error!r})") from error
+    finally:
+        connection.close()
+    found = json.loads(answer)
+    if not isinstance(found, dict):
+        raise ValueError(f"{monitoring}{path} answered {answer[:80]!r}")
+    return found
+
+
+def server_facts(monitoring: Address) -> ServerFacts:
+    return facts_from(ask(monitoring, "/varz"))
+
+
+def facts_from(varz: dict[str, Any]) -> ServerFacts:
+    config = (varz.get("jetstream") or {}).get("config")
+    return ServerFacts(
+        name=str(varz.get("server_name", "")),
+        version=str(varz.get("version", "")),
+        sync_always=bool(config.get("sync_always", False)) if config else None,
+        max_payload=int(varz.get("max_payload", 0)),
+        routes=int(varz.get("routes", 0)),
+    )
+
+
+def meta_group(monitoring: Address) -> MetaGroup:
+    found = ask(monitoring, "/jsz").get("meta_cluster") or {}
+    replicas = found.get("replicas") or []
+    online = 1 + sum(1 for replica in replicas if not replica.get("offline", False))
+    return MetaGroup(str(found.get("leader", "")), int(found.get("cluster_size", 1)), online)
+
+
+def streams_led(monitoring: Address, name: str) -> list[str]:
+    """The replicated streams that this server leads."""
+    found = ask(monitoring, "/jsz?accounts=true&streams=true&limit=100000")
+    led = []
+    for account in found.get("account_details") or []:
+        for stream in account.get("stream_detail") or []:
+            cluster = stream.get("cluster") or {}
+            if cluster.get("leader") == name and cluster.get("replicas"):
+                led.append(str(stream["name"]))
+    return led
+
+
+def check_facts(facts: ServerFacts, *, version_min: tuple[int, int, int], payload_min: int) -> None:
+    """Raises CONFLICT when the running server is not fit to hold the log, saying what to change."""
+    version = parse_version(facts.version)
+    trouble = None
+    if facts.sync_always is None:
+        trouble = "does not run JetStream; enable it"
+    elif not facts.sync_always:
+        trouble = (
+            "does not sync before it acknowledges, so a power failure would lose acknowledged writes; "
+            "set `sync_interval: always` in its jetstream block"
+        )
+    elif version is None or version < version_min:
+        trouble = f"is version {facts.version}, but {'.'.join(map(str, version_min))} or newer is needed"
+    elif facts.max_payload < payload_min:
+        trouble = f"takes messages up to {facts.max_payload} bytes only; set `max_payload: {payload_min}`"
+    if trouble:
+        raise JadeError(
+            ErrorCode.CONFLICT,
+            f"the nats-server {facts.name!r} {trouble}",
+            details={"server": facts.name, "sync_always": facts.sync_always, "version": facts.version},
+        )
