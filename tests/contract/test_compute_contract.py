@@ -7,6 +7,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from jadevectordb.ports.compute import Compute
 
 ECHO = "tests.contract.test_compute_contract:echo"
 REFUSE = "tests.contract.test_compute_contract:refuse"
+HANG = "tests.contract.test_compute_contract:hang"
 WHERE = "tests.contract.test_compute_contract:where"
 
 
@@ -27,6 +29,13 @@ def echo(payload: bytes) -> bytes:
 
 def refuse(payload: bytes) -> bytes:
     raise JadeError(ErrorCode.CORRUPT, "The file is damaged.", details={"path": payload.decode()})
+
+
+def hang(payload: bytes) -> bytes:
+    """Says that it has begun by opening and closing a pipe, then never ends."""
+    Path(payload.decode()).write_bytes(b"")
+    threading.Event().wait()
+    raise AssertionError("unreachable")
 
 
 def where(payload: bytes) -> bytes:
@@ -112,3 +121,38 @@ def test_a_child_that_gets_tasks_in_time_stays(monkeypatch: pytest.MonkeyPatch) 
         assert len({msgspec.msgpack.decode(child.run(WHERE, b"", hurried=True))[0] for _ in range(5)}) == 1
     finally:
         child.close()
+
+
+def test_interrupting_where_nothing_runs_does_nothing(compute: Compute) -> None:
+    compute.interrupt()
+    assert compute.run(ECHO, b"on", hurried=True) == b"no"
+    compute.interrupt()
+    assert compute.run(ECHO, b"on", hurried=False) == b"no"
+
+
+def test_a_task_that_is_interrupted_is_cut_off_and_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    child = ChildProcess()
+    caught: list[JadeError] = []
+
+    def run() -> None:
+        try:
+            child.run(HANG, str(begun).encode(), hurried=False)
+        except JadeError as error:
+            caught.append(error)
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    try:
+        begun.read_bytes()  # returns when the task has said that it runs
+        child.interrupt()
+        worker.join(30)
+        assert [error.code for error in caught] == [ErrorCode.CANCELLED]
+        assert child.run(ECHO, b"on", hurried=True) == b"no"
+    finally:
+        child.close()
+        worker.join(30)

@@ -56,6 +56,9 @@ class _NoBuilders:
     def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
         raise JadeError(ErrorCode.TIMEOUT, "The twin builds nothing.")
 
+    def interrupt(self) -> None:
+        pass
+
     def rest(self) -> None:
         pass
 

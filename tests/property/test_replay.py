@@ -212,6 +212,9 @@ class NoCompute:
         self._closed.wait()
         raise JadeError(ErrorCode.CLOSED, "closed")
 
+    def interrupt(self) -> None:
+        pass
+
     def rest(self) -> None:
         pass
 

@@ -32,6 +32,9 @@ class NoBuilders:
     def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
         raise JadeError(ErrorCode.TIMEOUT, "Nothing is built here.")
 
+    def interrupt(self) -> None:
+        pass
+
     def rest(self) -> None:
         pass
 

@@ -59,6 +59,7 @@ class ChildProcess:
         self._lock = threading.Lock()  # guards the fields below
         self._child: subprocess.Popen[bytes] | None = None
         self._running = False
+        self._interrupted = False
         self._closed = False
         self._hurried = True  # False once the child has been given an unhurried task
 
@@ -70,9 +71,12 @@ class ChildProcess:
         try:
             answer = _ask(child, msgspec.msgpack.encode(_Task(task, payload, hurried)))
         finally:
-            closed = self._end()
-        if answer is None:
+            closed, interrupted = self._end()
+        if interrupted or answer is None:
             self._discard()
+        if answer is None:
+            if interrupted:
+                raise JadeError(ErrorCode.CANCELLED, "The task was interrupted: its result is wanted no more.")
             if closed:
                 raise JadeError(
                     ErrorCode.CLOSED, "The database was closed while an index was built; it is built at the next open."
@@ -93,17 +97,18 @@ class ChildProcess:
             self._cancel_idle()
             if self._child is None:
                 self._child = _start()
-            self._running = True
+            self._running, self._interrupted = True, False
             return self._child
 
-    def _end(self) -> bool:
+    def _end(self) -> tuple[bool, bool]:
+        """Whether the child was closed, and whether the task was interrupted."""
         with self._lock:
             self._running = False
             if not self._closed:
                 self._idle = idle = threading.Timer(self._idle_s, self._retire)
                 idle.daemon, idle.name = True, "jade-build-idle"
                 idle.start()
-            return self._closed
+            return self._closed, self._interrupted
 
     def _cancel_idle(self) -> None:
         if self._idle is not None:
@@ -118,6 +123,12 @@ class ChildProcess:
             self._idle = None
             child, self._child = self._child, None
         _end(child)
+
+    def interrupt(self) -> None:
+        with self._lock:
+            if self._running and self._child is not None:
+                self._interrupted = True
+                self._child.kill()  # the waiting `run` sees the end of the stream
 
     def rest(self) -> None:
         with self._lock:

@@ -6,13 +6,16 @@ import importlib
 
 
 class InlineCompute:
-    """A task that was begun is finished: `close` has nothing to stop."""
+    """A task that was begun is finished: `interrupt` and `close` have nothing to stop."""
 
     def run(self, task: str, payload: bytes, *, hurried: bool) -> bytes:
         del hurried
         module, _, function = task.partition(":")
         result: bytes = getattr(importlib.import_module(module), function)(payload)
         return result
+
+    def interrupt(self) -> None:
+        pass
 
     def rest(self) -> None:
         pass

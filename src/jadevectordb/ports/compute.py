@@ -11,8 +11,12 @@ class Compute(Protocol):
 
         hurried: somebody waits for it; otherwise it takes only what the machine has to spare.
 
-        Raises the JadeError the task raised; IO_ERROR when the worker died.
+        Raises the JadeError the task raised; IO_ERROR when the worker died; CANCELLED when it was interrupted.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """The result of the task under way, if any, is wanted no more: where it can be cut off, its `run` raises CANCELLED."""
         ...
 
     def rest(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -42,6 +43,19 @@ class Lane(Enum):
     LARGE = "large"
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """hurried: somebody waited for it, or for many rows, when it began."""
+
+    replica: Replica
+    build: PlannedBuild
+    hurried: bool
+
+    def overlaps(self, replica: Replica, build: PlannedBuild) -> bool:
+        mine, span = self.build.span, build.span
+        return self.replica is replica and mine.first <= span.last and span.first <= mine.last
+
+
 class Maintenance:
     """on_change: called after the visible state changed (a segment was swapped), to publish a new view.
 
@@ -69,7 +83,7 @@ class Maintenance:
         self._closing = False
         self._events = 0  # counts what the threads should look at, so that none is missed between looking and waiting
         self._hurry = 0  # callers waiting for the plan to be reached
-        self._building: dict[Lane, tuple[Replica, PlannedBuild]] = {}
+        self._building: dict[Lane, _UnderWay] = {}
         self._plans: dict[ShardId, tuple[object, float, float]] = {}  # plan seen, since when, first unmet since when
         self._troubles: dict[str, JadeError] = {}  # why a thread can't go on, by its name
         self._failed_at = -1  # the newest value of `_events` that a failed step began with
@@ -149,6 +163,7 @@ class Maintenance:
             try:
                 while not done():
                     self._raise_trouble_since(asked)
+                    self._interrupt_outdated()
                     if self._closing:
                         raise JadeError(
                             ErrorCode.CLOSED, "The database was closed while its background work was waited for."
@@ -166,6 +181,14 @@ class Maintenance:
                 self._hurry -= 1
         for compute in self._compute.values():  # loading is over
             compute.rest()
+
+    def _interrupt_outdated(self) -> None:
+        """Cut off builds that take their time and are for a plan of before: those waited for may need the same rows."""
+        for lane, busy in self._building.items():
+            if busy.hurried or busy.replica.state.frozen:  # frozen: the plan of all rows is not known yet
+                continue
+            if all(busy.build.span != wanted.span for wanted in busy.replica.planned_builds()):
+                self._compute[lane].interrupt()
 
     def _raise_trouble_since(self, asked: int) -> None:
         """Raise the trouble if a step that began after the caller asked ended in it: an older one may be over."""
@@ -244,24 +267,29 @@ class Maintenance:
                 return False
             self._building[lane] = chosen
         try:
-            self._build(lane, *chosen)
+            self._build(lane, chosen)
+        except JadeError as error:
+            if error.code is not ErrorCode.CANCELLED:
+                raise
         finally:
             with self._wake:
                 del self._building[lane]
         self._on_change()
         return True
 
-    def _choose(self, lane: Lane) -> tuple[Replica, PlannedBuild] | None:
+    def _choose(self, lane: Lane) -> _UnderWay | None:
         now = self._clock.monotonic_s()
         for replica in self._replicas:
             builds = replica.planned_builds()
             large = [b for b in builds if b.rows > LARGE_ROWS]
             rested = self._large_plan_rested(replica.shard, [b.span for b in large], now)
+            # While rows are on their way to the disk the plan is not the one that the waiting callers will have
+            rested = rested or (self._hurry > 0 and not replica.state.frozen)
             for build in builds:
-                if (build.rows > LARGE_ROWS) != (lane is Lane.LARGE) or self._overlaps(replica, build):
+                if (build.rows > LARGE_ROWS) != (lane is Lane.LARGE) or not (lane is Lane.SMALL or rested):
                     continue
-                if lane is Lane.SMALL or rested or self._hurry:
-                    return replica, build
+                if not any(busy.overlaps(replica, build) for busy in self._building.values()):
+                    return _UnderWay(replica, build, bool(self._hurry) or self._rows_to_build() >= _HURRY_ROWS)
         return None
 
     def _large_plan_rested(self, shard: ShardId, plan: list[object], now: float) -> bool:
@@ -279,17 +307,11 @@ class Maintenance:
     def _rows_to_build(self) -> int:
         return sum(part.live for r in self._replicas for part in r.checkpoint_parts if not part.reader.index_kind)
 
-    def _overlaps(self, replica: Replica, build: PlannedBuild) -> bool:
-        return any(
-            other is replica and busy.span.first <= build.span.last and build.span.first <= busy.span.last
-            for other, busy in self._building.values()
-        )
-
-    def _build(self, lane: Lane, replica: Replica, build: PlannedBuild) -> None:
+    def _build(self, lane: Lane, chosen: _UnderWay) -> None:
+        replica, build, hurried = chosen.replica, chosen.build, chosen.hurried
         if build.rows == 0:
             replica.install(build, None)
             return
-        hurried = bool(self._hurry) or self._rows_to_build() >= _HURRY_ROWS
         job = replica.job_of(build, self._threads if lane is Lane.LARGE and hurried else 1)
         target = Path(job.target)
         try:
