@@ -1,7 +1,11 @@
-"""What every adapter of the log port must do, as one suite. A new adapter adds a line to `ADAPTERS` and passes it."""
+"""What every adapter of the log port must do, as one suite. A new adapter adds a line to `ADAPTERS` and passes it.
+
+`local_log` marks what the log of one node promises beyond the others: a frame over several shards.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,8 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.nats_cluster import NatsCluster
 
+from jadevectordb.adapters.jetstream_log import JetStreamLog
 from jadevectordb.adapters.local_log import LocalLog
+from jadevectordb.adapters.nats_connection import NatsConnection
+from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.log.entry import encode
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.operations import Barrier, Delete, Entry, Seal, Write
@@ -18,20 +26,46 @@ from jadevectordb.ports.log import Frame, Log
 
 Opener = Callable[[Path], Log]
 
-ADAPTERS: dict[str, Opener] = {
+LOCAL: dict[str, Opener] = {
     "local": LocalLog,
     "local, a file for every few frames": lambda path: LocalLog(path, file_bytes=2000, rotate_bytes_min=1),
 }
+ADAPTERS = [*LOCAL, "jetstream"]
+SHARDS = range(10)
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsConnection]:
+    with NatsCluster(tmp_path_factory.mktemp("nats")) as cluster:
+        connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
+        yield connection
+        connection.close()
 
 
 @pytest.fixture(params=ADAPTERS)
 def opener(request: pytest.FixtureRequest) -> Opener:
-    return ADAPTERS[request.param]
+    if request.param in LOCAL:
+        return LOCAL[request.param]
+    connection: NatsConnection = request.getfixturevalue("connection")
+
+    def open_streams(path: Path) -> Log:
+        log = JetStreamLog(connection, "tests", hashlib.md5(str(path).encode()).hexdigest(), replicas=1)
+        log.ensure_streams(SHARDS)
+        return log
+
+    return open_streams
 
 
 @pytest.fixture
 def log(opener: Opener, tmp_path: Path) -> Iterator[Log]:
     log = opener(tmp_path / "log")
+    yield log
+    log.close()
+
+
+@pytest.fixture(params=LOCAL)
+def local_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    log = LOCAL[request.param](tmp_path / "log")
     yield log
     log.close()
 
@@ -48,6 +82,15 @@ def barrier(time: int) -> Entry:
 def plain(frames: Iterator[Frame] | list[Frame]) -> list[list[tuple[int, int, bytes]]]:
     """Frames by value."""
     return [[(one.shard, one.sequence, encode(one.entry)) for one in frame] for frame in frames]
+
+
+def shards(frames: Iterator[Frame] | list[Frame]) -> dict[int, list[tuple[int, bytes]]]:
+    """Entries by value, shard by shard."""
+    found: dict[int, list[tuple[int, bytes]]] = {}
+    for frame in frames:
+        for one in frame:
+            found.setdefault(one.shard, []).append((one.sequence, encode(one.entry)))
+    return found
 
 
 def test_sequences_of_a_shard_run_from_one_without_gaps(log: Log) -> None:
@@ -72,7 +115,20 @@ def test_appending_nothing_does_nothing(log: Log) -> None:
     assert frames == [] and list(log.read({})) == []
 
 
-def test_read_returns_frames_as_they_were_appended(log: Log) -> None:
+def test_read_returns_entries_as_they_were_appended(log: Log) -> None:
+    written = [[(0, write("a")), (1, write("b", "c"))], [(1, Entry(Delete(["b"]), 5))], [(0, Entry(Seal(True), 6))]]
+    for entries in written:
+        log.append(entries)
+    expected = {
+        0: [(1, encode(written[0][0][1])), (2, encode(written[2][0][1]))],
+        1: [(1, encode(written[0][1][1])), (2, encode(written[1][0][1]))],
+    }
+    assert shards(log.read({})) == expected
+    assert shards(log.read({0: 1, 1: 1})) == expected
+
+
+def test_read_returns_frames_as_they_were_appended(local_log: Log) -> None:
+    log = local_log
     written = [[(0, write("a")), (1, write("b", "c"))], [(1, Entry(Delete(["b"]), 5))], [(0, Entry(Seal(True), 6))]]
     for entries in written:
         log.append(entries)
@@ -90,7 +146,7 @@ def test_read_leaves_out_what_was_seen(log: Log) -> None:
         log.append([(0, write(f"a{n}")), (1, write(f"b{n}"))])
         log.append([(2, write(f"c{n}"))])
     seen = [(d.shard, d.sequence) for frame in log.read({0: 9, 1: 11, 2: 10}) for d in frame]
-    assert seen == [(0, 9), (0, 10), (2, 10)]
+    assert sorted(seen) == [(0, 9), (0, 10), (2, 10)]
     assert [len(frame) for frame in log.read({0: 11, 1: 11, 2: 11})] == []
     assert len([d for frame in log.read({0: 11, 2: 11}) for d in frame]) == 10  # shard 1 was not named
 
@@ -103,7 +159,22 @@ def test_read_sees_what_was_durable_when_it_was_called(log: Log) -> None:
     assert len(list(log.read({}))) == 2
 
 
-def test_subscribers_see_each_later_frame_once_in_order_before_append_returns(log: Log) -> None:
+def test_subscribers_see_each_later_entry_once_in_order_before_append_returns(log: Log) -> None:
+    log.append([(0, write("before"))])
+    one: list[Frame] = []
+    other: list[Frame] = []
+    log.subscribe(one.append)
+    log.append([(0, write("a")), (1, write("b")), (0, write("a2"))])
+    seen = {shard: [sequence for sequence, _ in entries] for shard, entries in shards(one).items()}
+    assert seen == {0: [2, 3], 1: [1]}
+    log.subscribe(other.append)
+    log.append([(1, write("c"))])
+    assert [[(d.shard, d.sequence) for d in frame] for frame in other] == [[(1, 2)]]
+    assert shards(one) == shards(log.read({0: 2}))
+
+
+def test_subscribers_see_whole_frames(local_log: Log) -> None:
+    log = local_log
     log.append([(0, write("before"))])
     one: list[Frame] = []
     other: list[Frame] = []
@@ -130,10 +201,10 @@ def test_reopening_finds_everything(opener: Opener, tmp_path: Path) -> None:
     log = opener(tmp_path / "log")
     for n in range(25):
         log.append([(n % 3, write(f"a{n}")), (9, barrier(n))])
-    before = plain(log.read({}))
+    before = shards(log.read({}))
     log.close()
     log = opener(tmp_path / "log")
-    assert plain(log.read({})) == before
+    assert shards(log.read({})) == before
     assert [log.last(s) for s in (0, 1, 2, 9)] == [9, 8, 8, 25]
     assert log.append([(9, barrier(99)), (4, barrier(99))]) == [26, 1]
     log.close()
@@ -167,14 +238,15 @@ def by_shard(frames: Iterator[Frame]) -> dict[int, list[int]]:
     return found
 
 
-def test_truncation_frees_space_and_what_is_gone_is_an_error(tmp_path: Path) -> None:
-    log = ADAPTERS["local, a file for every few frames"](tmp_path / "log")
+@pytest.mark.parametrize("opener", ["local, a file for every few frames", "jetstream"], indirect=True)
+def test_truncation_frees_space_and_what_is_gone_is_an_error(opener: Opener, tmp_path: Path) -> None:
+    log = opener(tmp_path / "log")
     for n in range(60):
         log.append([(0, write(f"a{n}"))])
     before = log.bytes_on_disk()
     log.truncate({0: 60})
     assert (log.first(0), log.last(0)) == (61, 60)
-    assert 0 < log.bytes_on_disk() < before / 4
+    assert log.bytes_on_disk() < before / 4
     with pytest.raises(JadeError, match="begins at 61; load a snapshot") as caught:
         log.read({0: 60})
     assert caught.value.code is ErrorCode.LOG_TRUNCATED
@@ -214,7 +286,40 @@ def test_after_close_nothing_but_closing_again(opener: Opener, tmp_path: Path) -
 
 
 def test_many_threads(log: Log) -> None:
+    """Dense sequences, one order of a shard for the log and its subscribers, and each caller told its own sequences."""
+    delivered: list[Frame] = []
+    log.subscribe(delivered.append)
+    answers: dict[tuple[int, int], bytes] = {}
+
+    def appender(name: int) -> None:
+        for n in range(12):
+            entry = write(f"{name}.{n}")
+            own, first, second = log.append([(name % 5, entry), (5, entry), (5, barrier(n))])
+            assert second == first + 1  # one after the other, whatever others append
+            answers[name % 5, own] = answers[5, first] = encode(entry)
+            answers[5, second] = encode(barrier(n))
+            if n % 4 == 0:
+                assert sum(1 for _ in log.read({})) >= 1  # reading goes on meanwhile
+
+    threads = [threading.Thread(target=appender, args=(name,)) for name in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = shards(log.read({}))
+    assert shards(delivered) == found
+    assert {shard: len(entries) for shard, entries in found.items()} == {
+        **Counter(name % 5 for name in range(16) for _ in range(12)),
+        5: 2 * 16 * 12,
+    }
+    for shard, entries in found.items():
+        assert [sequence for sequence, _ in entries] == list(range(1, len(entries) + 1))
+        assert all(answers[shard, sequence] == entry for sequence, entry in entries)
+
+
+def test_many_threads_and_whole_frames(local_log: Log) -> None:
     """Dense sequences, one order for disk and subscribers, every frame whole, and each caller told its own sequences."""
+    log = local_log
     delivered: list[Frame] = []
     log.subscribe(delivered.append)
     answers: dict[str, tuple[int, int]] = {}
@@ -270,3 +375,22 @@ def test_reading_and_truncating_while_others_append(log: Log) -> None:
     thread.join()
     assert failures == []
     assert log.last(0) == 199
+
+
+def test_a_copy_is_a_folder_that_the_local_log_opens(log: Log, tmp_path: Path) -> None:
+    for n in range(40):
+        log.append([(n % 2, write(f"a{n}")), (2, barrier(n))])
+    log.truncate({0: 5, 1: 3, 2: 4})
+    log.copy_to(tmp_path / "copy")
+    log.append([(0, write("later"))])
+    copy = LocalLog(tmp_path / "copy")
+    assert shards(copy.read({0: 6, 1: 4, 2: 5})) == {
+        shard: entries[: [20, 20, 40][shard] - [5, 3, 4][shard]]
+        for shard, entries in shards(log.read({0: 6, 1: 4, 2: 5})).items()
+    }
+    assert [copy.last(shard) for shard in range(4)] == [20, 20, 40, 0]
+    assert copy.append([(1, write("next"))]) == [21]
+    copy.close()
+    with pytest.raises(JadeError) as caught:
+        log.copy_to(tmp_path / "copy")
+    assert caught.value.code is ErrorCode.ALREADY_EXISTS

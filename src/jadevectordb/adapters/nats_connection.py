@@ -3,7 +3,7 @@
 The library's client object is used for one connection and thrown away when that ends; reconnecting is done here. Its own
 reconnecting keeps messages that were published meanwhile and sends them later, ends for good on some errors, and leaves
 whoever waits for an answer waiting until the deadline. Here, when a connection ends, every waiting request fails at once with
-`Disconnected`, nothing is sent later behind anyone's back, and what needs a subscription makes a new one on the new connection.
+`DisconnectedError`, nothing is sent later behind anyone's back, and what needs a subscription makes a new one on the new connection.
 
 The list of servers begins with the own node's; each attempt goes through the list from its start.
 """
@@ -40,11 +40,11 @@ _NO_RESPONDERS = "503"
 T = TypeVar("T")
 
 
-class Disconnected(Exception):
+class DisconnectedError(Exception):
     """The connection ended while an answer was awaited, or there was none: what was sent may have arrived."""
 
 
-class NoResponders(Exception):
+class NoRespondersError(Exception):
     """Nobody serves this subject at the moment: what was sent was received by nobody."""
 
 
@@ -69,6 +69,7 @@ class Connected:
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._next = 0
+        self._at_end: set[Callable[[], None]] = set()
 
     async def begin(self) -> None:
         await self.client.subscribe(f"{self._inbox}.*", cb=self._answered)
@@ -78,14 +79,14 @@ class Connected:
         if waiting is None or waiting.done():
             return
         if not message.data and message.headers and message.headers.get("Status") == _NO_RESPONDERS:
-            waiting.set_exception(NoResponders())
+            waiting.set_exception(NoRespondersError())
         else:
             waiting.set_result(message)
 
     async def post(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> asyncio.Future[Msg]:
-        """Send, and a future of the answer: cancel it when it is not awaited to its end. Raises Disconnected."""
+        """Send, and a future of the answer: cancel it when it is not awaited to its end. Raises DisconnectedError."""
         if self.ended.is_set():
-            raise Disconnected("the connection ended")
+            raise DisconnectedError("the connection ended")
         self._next += 1
         token = str(self._next)
         waiting: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
@@ -101,28 +102,35 @@ class Connected:
     async def send(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = ""
     ) -> None:
-        """Send without waiting for an answer. Raises Disconnected."""
+        """Send without waiting for an answer. Raises DisconnectedError."""
         try:
             await self.client.publish(subject, payload, reply, dict(headers) if headers else None)
         except (nats.errors.Error, OSError) as error:
-            raise Disconnected(repr(error)) from error
+            raise DisconnectedError(repr(error)) from error
 
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None, wait_s: float) -> Msg:
-        """Raises Disconnected, NoResponders, TimeoutError."""
+        """Raises DisconnectedError, NoRespondersError, TimeoutError."""
         return await asyncio.wait_for(await self.post(subject, payload, headers), wait_s)
 
     async def subscribe(self, subject: str, handler: Callable[[Msg], Coroutine[Any, Any, None]]) -> Subscription:
-        """Raises Disconnected."""
+        """Raises DisconnectedError."""
         try:
             return await self.client.subscribe(subject, cb=handler)
         except (nats.errors.Error, OSError) as error:
-            raise Disconnected(repr(error)) from error
+            raise DisconnectedError(repr(error)) from error
+
+    def at_end(self, action: Callable[[], None]) -> Callable[[], None]:
+        """Have it called when the connection ends; what this returns takes that back."""
+        self._at_end.add(action)
+        return lambda: self._at_end.discard(action)
 
     def end(self) -> None:
         self.ended.set()
+        for action in list(self._at_end):
+            action()
         for waiting in list(self._waiting.values()):
             if not waiting.done():
-                waiting.set_exception(Disconnected("the connection ended"))
+                waiting.set_exception(DisconnectedError("the connection ended"))
                 waiting.exception()  # nobody may be waiting any more: that is no defect
 
 

@@ -34,6 +34,8 @@ _READY_LOOK_S = 0.1
 _START_S_MAX = 120.0  # a large store is looked through before the server listens
 _LIVED_LONG_S = 60.0  # dying after so long is not counted with the deaths before
 _DEATHS_FAILING = 5  # in a row, each soon after its start
+_WATCH_S = 3.0
+_UNFIT_MAX = 2  # looks at a server without JetStream before it is started anew
 _LOG_TAIL_BYTES = 16 << 10
 
 
@@ -163,8 +165,7 @@ class NatsServer:
             try:
                 child = self._begin()
                 self._began.set()
-                child.wait()
-                reason = f"it ended with {_how(child.returncode)}{self._last_words()}"
+                reason = self._watch(child)
             except JadeError as error:
                 reason = error.message
                 if not self._began.is_set():
@@ -189,6 +190,24 @@ class NatsServer:
         with self._lock:
             self._child = None
         self._set(ServerState.STOPPED, "it was stopped")
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> str:
+        """Return when it has ended, and why. One that gave up JetStream (a disk error) is ended: only a new start brings it back."""
+        unfit = 0
+        while unfit < _UNFIT_MAX:
+            try:
+                child.wait(_WATCH_S)
+                return f"it ended with {_how(child.returncode)}{self._last_words()}"
+            except subprocess.TimeoutExpired:
+                unfit = unfit + 1 if self._gave_up_jetstream() else 0
+        end_child(child)
+        return f"it had switched JetStream off, as it does when its disk is full or fails{self._last_words()}"
+
+    def _gave_up_jetstream(self) -> bool:
+        try:
+            return server_facts(self.config.monitoring).sync_always is None
+        except (OSError, ValueError):
+            return False  # too busy to answer, or paused: that is not giving up
 
     def _begin(self) -> subprocess.Popen[bytes]:
         """A running server, checked. Raises JadeError; then no child of ours runs."""
