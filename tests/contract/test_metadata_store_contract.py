@@ -1,7 +1,8 @@
-"""What every adapter of the metadata store port must do, as one suite. A new adapter adds a line to `ADAPTERS`."""
+"""What every adapter of the metadata store port must do, as one suite. A new adapter adds itself to `opener`."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -12,18 +13,33 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tests.nats_cluster import NatsCluster
 
+from jadevectordb.adapters.kv_store import KvStore
+from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.sqlite_store import SqliteStore
+from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import STORE_KEY_BYTES_MAX
 from jadevectordb.ports.metadata_store import MetadataStore, Record
 
 Opener = Callable[[Path], MetadataStore]
-ADAPTERS: dict[str, Opener] = {"sqlite": lambda folder: SqliteStore(folder / "meta.db")}
 
 
-@pytest.fixture(params=ADAPTERS)
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsConnection]:
+    with NatsCluster(tmp_path_factory.mktemp("nats")) as cluster:
+        connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
+        yield connection
+        connection.close()
+
+
+@pytest.fixture(params=["sqlite", "kv"])
 def opener(request: pytest.FixtureRequest) -> Opener:
-    return ADAPTERS[request.param]
+    if request.param == "sqlite":
+        return lambda folder: SqliteStore(folder / "meta.db")
+    connection: NatsConnection = request.getfixturevalue("connection")
+    return lambda folder: KvStore(connection, hashlib.md5(str(folder).encode()).hexdigest(), replicas=1)
 
 
 @pytest.fixture
@@ -80,13 +96,153 @@ def test_list_by_prefix_in_order(store: MetadataStore) -> None:
         "e\ud7ff/a",
         "e\ue000",
         "\U0010ffffz",
+        "",
+        "/",
+        "//a",
+        "a/",
+        "a//b",
+        "a b\t.*.>=3D\r\n\0",
+        "$KV.db",
+        "=",
+        "=/=",
+        "x" * STORE_KEY_BYTES_MAX,
+        "db/" + "ü" * ((STORE_KEY_BYTES_MAX - 3) // 2),
     ]
     for key in keys:
         store.compare_and_set(key, key.encode(), 0)
-    assert list(store.list("db/")) == ["db/%_", "db/a", "db/b", "db/ü", "db/\U0010ffff"]
-    for prefix in ["", "d", "db", "db/", "db/%", "db/\U0010ffff", "e\ud7ff", "e", "\U0010ffff", "nothing"]:
+    assert list(store.list("db/")) == [
+        "db/%_",
+        "db/a",
+        "db/b",
+        "db/ü",
+        "db/" + "ü" * ((STORE_KEY_BYTES_MAX - 3) // 2),
+        "db/\U0010ffff",
+    ]
+    assert all(store.get(key) == record for key, record in store.list("").items())
+    for prefix in [
+        "",
+        "/",
+        "a/",
+        "=",
+        "$",
+        "a b",
+        "x",
+        "d",
+        "db",
+        "db/",
+        "db/%",
+        "db/\U0010ffff",
+        "e\ud7ff",
+        "e",
+        "\U0010ffff",
+        "nothing",
+    ]:
         assert list(store.list(prefix)) == sorted(key for key in keys if key.startswith(prefix)), prefix
     assert store.list("db/a")["db/a"].value == b"db/a"
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a" * (STORE_KEY_BYTES_MAX + 1), "ü" * (STORE_KEY_BYTES_MAX // 2 + 1)])
+def test_a_key_that_cannot_be_is_refused(store: MetadataStore, key: str) -> None:
+    calls = [
+        lambda: store.get(key),
+        lambda: store.list(key),
+        lambda: store.compare_and_set(key, b"", 0),
+        lambda: store.watch(key, lambda _key, _record: None),
+    ]
+    for call in calls:
+        with pytest.raises(JadeError) as caught:
+            call()
+        assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+def test_a_record_deleted_is_created_again_by_expecting_nothing(store: MetadataStore) -> None:
+    created = store.compare_and_set("a", b"one", 0)
+    assert created is not None
+    deleted = store.compare_and_set("a", None, created)
+    assert deleted is not None and deleted > created
+    assert store.compare_and_set("a", b"two", deleted) is None  # what is deleted has no revision to expect
+    assert store.compare_and_set("a", b"two", created) is None
+    again = store.compare_and_set("a", b"two", 0)
+    assert again is not None and again > deleted
+    assert store.list("") == {"a": Record(b"two", again)}
+
+
+class Seen:
+    """What a watch told."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, Record | None]] = []
+        self._grown = threading.Condition()
+
+    def __call__(self, key: str, record: Record | None) -> None:
+        with self._grown:
+            self.changes.append((key, record))
+            self._grown.notify_all()
+
+    def wait_for(self, count: int) -> list[tuple[str, Record | None]]:
+        with self._grown:
+            assert self._grown.wait_for(lambda: len(self.changes) >= count, 20), self.changes
+            return list(self.changes)
+
+
+def test_a_watch_tells_each_later_change_in_order(store: MetadataStore) -> None:
+    before = store.compare_and_set("w/before", b"", 0)
+    assert before is not None
+    seen, other = Seen(), Seen()
+    watch = store.watch("w/", seen)
+    store.watch("", other)
+    expected: list[tuple[str, Record | None]] = []
+    for n in range(20):
+        revision = store.compare_and_set(f"w/{n}", b"%d" % n, 0)
+        assert revision is not None
+        expected.append((f"w/{n}", Record(b"%d" % n, revision)))
+        assert store.compare_and_set(f"x/{n}", b"", 0) is not None
+        assert store.compare_and_set(f"w/{n}", b"lost", revision + 1000) is None
+    assert store.compare_and_set("w/before", None, before) is not None
+    expected.append(("w/before", None))
+    assert seen.wait_for(21) == expected
+    assert len(other.wait_for(41)) == 41
+    watch.close()
+    watch.close()
+    assert store.compare_and_set("w/after", b"", 0) is not None
+    assert other.wait_for(42)[-1][0] == "w/after"
+    assert len(seen.changes) == 21
+
+
+def test_a_slow_handler_is_told_the_newest_of_each_record(store: MetadataStore) -> None:
+    seen, may_go_on = Seen(), threading.Event()
+
+    def handler(key: str, record: Record | None) -> None:
+        may_go_on.wait()
+        seen(key, record)
+
+    store.watch("", handler)
+    revision: int | None = store.compare_and_set("a", b"0", 0)
+    for n in range(1, 30):
+        assert revision is not None
+        revision = store.compare_and_set("a", b"%d" % n, revision)
+    last = store.compare_and_set("b", b"", 0)
+    may_go_on.set()
+    while seen.changes[-1:] != [("b", Record(b"", last or 0))]:
+        seen.wait_for(len(seen.changes) + 1)
+    told = [record.revision for key, record in seen.changes if key == "a" and record is not None]
+    assert told == sorted(set(told)) and told[-1] == revision and len(seen.changes) <= 31
+
+
+def test_a_handler_may_use_the_store_and_close_its_watch(store: MetadataStore) -> None:
+    seen = Seen()
+
+    def handler(key: str, record: Record | None) -> None:
+        assert record is not None and store.get(key) == record
+        assert list(store.list(key)) == [key]
+        watch.close()
+        seen(key, record)
+
+    watch = store.watch("a", handler)
+    assert store.compare_and_set("a1", b"x", 0) is not None
+    seen.wait_for(1)
+    assert store.compare_and_set("a2", b"x", 0) is not None
+    assert [key for key, _record in seen.changes] == ["a1"]
 
 
 def test_reopening_finds_everything(opener: Opener, tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ from jadevectordb.adapters.sqlite_file import (
     newer_format,
     transaction,
 )
+from jadevectordb.adapters.store_keys import check_key
+from jadevectordb.adapters.store_watches import KeyWatch, StoreWatches
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.ports.metadata_store import Record
+from jadevectordb.ports.metadata_store import OnChange, Record
 
 FORMAT_VERSION = 1
 _APPLICATION_ID = 0x4A616465  # "Jade", in the file's header: tells our file from any other SQLite file
@@ -82,6 +84,7 @@ class SqliteStore:
         self.path = path
         self._lock = threading.Lock()
         self._closed = False
+        self._watches = StoreWatches()
         try:
             make_directory(path.parent)
             is_new = not path.exists()
@@ -143,6 +146,7 @@ class SqliteStore:
 
     def get(self, key: str) -> Record | None:
         """As `MetadataStore.get`. Raises CORRUPT, IO_ERROR, CLOSED."""
+        check_key(key)
 
         def read() -> Record | None:
             row = self._connection.execute(
@@ -154,6 +158,7 @@ class SqliteStore:
 
     def list(self, prefix: str) -> dict[str, Record]:
         """As `MetadataStore.list`; keys in the order of their UTF-8 bytes. Raises CORRUPT, IO_ERROR, CLOSED."""
+        check_key(prefix)
 
         def read() -> dict[str, Record]:
             end = _after(prefix)
@@ -171,14 +176,28 @@ class SqliteStore:
 
         After any error but IO_ERROR nothing was changed.
         """
-        return self._locked(lambda: self._change(key, value, expected))
+        check_key(key)
 
-    def _change(self, key: str, value: bytes | None, expected: int) -> int | None:
+        def change() -> int | None:
+            revision, existed = self._change(key, value, expected)
+            if revision is not None and (existed or value is not None):
+                self._watches.tell(key, None if value is None else Record(value, revision))
+            return revision
+
+        return self._locked(change)
+
+    def watch(self, prefix: str, handler: OnChange) -> KeyWatch:
+        """As `MetadataStore.watch`, of what is changed through this object. Raises CLOSED."""
+        check_key(prefix)
+        return self._locked(lambda: self._watches.add(prefix, handler))
+
+    def _change(self, key: str, value: bytes | None, expected: int) -> tuple[int | None, bool]:
+        """The new revision, if the record was as expected, and whether it existed."""
         run = self._connection.execute
         with transaction(self._connection):
             row = run("SELECT revision, hash FROM record WHERE key = ?", (key,)).fetchone()
             if (0 if row is None else row[0]) != expected:
-                return None
+                return None, row is not None
             revision, digest = run("SELECT revision + 1, digest FROM counter").fetchone()
             if row is not None:
                 digest = _xor(digest, row[1])
@@ -189,7 +208,7 @@ class SqliteStore:
                 digest = _xor(digest, hash_)
                 run("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (key, value, revision, hash_))
             run("UPDATE counter SET revision = ?, digest = ?", (revision, digest))
-        return int(revision)
+        return int(revision), row is not None
 
     def copy_to(self, path: Path) -> None:
         """A consistent copy of the store as a new file, durable on return. Raises ALREADY_EXISTS and what writing raises."""
@@ -211,10 +230,11 @@ class SqliteStore:
             raise disk_error(error, "copy the metadata store", path) from error
 
     def close(self) -> None:
-        """Again is fine; later calls raise CLOSED."""
+        """Watches end. Again is fine; later calls raise CLOSED."""
         with self._lock:
             self._closed = True
             self._connection.close()
+        self._watches.close()
 
     def _locked(self, action: Callable[[], _Result]) -> _Result:
         with self._lock:

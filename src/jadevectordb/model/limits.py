@@ -203,3 +203,8 @@ LOG_APPENDING_BYTES_MAX = 64 << 20  # entries of this process on their way to th
 LOG_APPEND_S_MAX = 10.0  # how long an append tries before it says that it is undecided
 LOG_DUPLICATES_S = 120.0  # how long the replicated log recognises an entry that is sent again
 LOG_FOLLOW_BYTES_MAX = 4 << 20  # entries asked for ahead of what a follower has handled
+STORE_KEY_BYTES_MAX = 1024  # of a key in the metadata store, as UTF-8
+STORE_TOMBSTONES_MAX = (
+    10_000  # deleted records that a replicated metadata store remembers; beyond it the older half is forgotten
+)
+STORE_ANSWER_S_MAX = 10.0  # how long a call to the replicated metadata store tries
