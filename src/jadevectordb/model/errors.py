@@ -45,13 +45,21 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     CONFLICT = "CONFLICT"  # the state of something other than a vector's version stands against it
     UNAVAILABLE = "UNAVAILABLE"  # not now: starting, stopping, too busy, or behind what the caller has seen
+    STALE_MAP = "STALE_MAP"  # the node asked does not hold the shard (any more): read the cluster map again
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     CANCELLED = "CANCELLED"
     INTERNAL_ERROR = "INTERNAL_ERROR"  # a defect of a server, as its clients see it: the server's log says more
 
 
 _RETRYABLE = frozenset(
-    {ErrorCode.DISK_FULL, ErrorCode.TIMEOUT, ErrorCode.LOCKED, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE}
+    {
+        ErrorCode.DISK_FULL,
+        ErrorCode.TIMEOUT,
+        ErrorCode.LOCKED,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.STALE_MAP,
+    }
 )
 
 

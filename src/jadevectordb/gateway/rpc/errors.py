@@ -56,6 +56,7 @@ STATUS: dict[ErrorCode, grpc.StatusCode] = {
     ErrorCode.UNAVAILABLE: _S.UNAVAILABLE,
     ErrorCode.NOT_IMPLEMENTED: _S.UNIMPLEMENTED,
     ErrorCode.CANCELLED: _S.CANCELLED,
+    ErrorCode.STALE_MAP: _S.UNAVAILABLE,
     ErrorCode.INTERNAL_ERROR: _S.INTERNAL,
 }
 

@@ -1,0 +1,196 @@
+"""What nodes of a cluster ask of each other about the shards they hold: plain values that travel as msgpack.
+
+One call names all shards of one database that the asked node shall look at, so a search costs one message a node, not one a
+shard. `map_version` is what the asker routed by: a node that does not hold a shard any more refuses with STALE_MAP and changes
+nothing. Waiting is the asked node's business: `at_least` are watermarks it must have applied before it looks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What every call about shards carries.
+
+    shards: numbers. at_least: (shard, sequence) to have applied first. wait_s: how long to wait for that.
+    """
+
+    database: str
+    shards: tuple[int, ...]
+    map_version: int = 0
+    at_least: tuple[tuple[int, int], ...] = ()
+    wait_s: float = 0.0
+
+
+class Search(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One vector search. query: the vector as the client gave it, float32 or (hamming) uint8 bytes, little-endian.
+
+    options: those of `Database.search` that are set, as JSON-like values (k, recall, filter, threshold, max_distance, exact, nprobe,
+    candidates, ef_search, group_by, group_size). include: what hits shall carry beside id, score and version.
+    """
+
+    asked: Asked
+    query: bytes
+    options: dict[str, object]
+    include: tuple[Literal["metadata", "vector"], ...] = ("metadata",)
+    explain: bool = False
+
+
+class Found(msgspec.Struct, array_like=True, kw_only=True):
+    """Hits of all shards asked, merged, best first, equal scores by id. scores: public, larger is better. vectors: rows end to end.
+
+    watermarks: (shard, sequence) that the search saw. explanation: JSON, of all segments of all these shards.
+    """
+
+    ids: list[str]
+    scores: list[float]
+    versions: list[int]
+    metadata: list[bytes] = []
+    vectors: bytes = b""
+    watermarks: list[tuple[int, int]] = []
+    explanation: bytes = b""
+    search_us: float = 0.0
+
+
+class Get(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    asked: Asked
+    ids: tuple[str, ...]
+    vectors: bool = True
+
+
+class Scroll(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The next `limit` vectors in the order of a scroll, (hash of the id, id).
+
+    after: the id to go on behind, "" = from the start. filter: JSON, b"" = none.
+    """
+
+    asked: Asked
+    after: str
+    limit: int
+    filter: bytes = b""
+    vectors: bool = False
+
+
+class Items(msgspec.Struct, array_like=True, kw_only=True):
+    """Vectors that are there; of `Get` those found, in no order.
+
+    vectors: rows end to end as the client sent them: float32, or uint8 zeros and ones under hamming.
+    """
+
+    ids: list[str]
+    versions: list[int]
+    metadata: list[bytes]
+    vectors: bytes = b""
+    watermarks: list[tuple[int, int]] = []
+
+
+class Count(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    asked: Asked
+    filter: bytes = b""
+
+
+class Counted(msgspec.Struct, array_like=True, kw_only=True):
+    count: int
+    watermarks: list[tuple[int, int]] = []
+
+
+class AwaitApplied(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Answered when the replica has applied the log up to `sequence` of `shard`; what that entry did comes back."""
+
+    database: str
+    shard: int
+    sequence: int
+    wait_s: float
+
+
+class Applied(msgspec.Struct, array_like=True, kw_only=True):
+    """As `model.operations.Outcome`. known: False when it was so long ago that its outcome is forgotten."""
+
+    known: bool
+    sequence: int = 0
+    changed: int = 0
+    duplicate: bool = False
+    refused_id: str = ""
+    refused_expected: int = 0
+    refused_actual: int = 0
+    is_refused: bool = False
+
+
+class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Figures of each shard asked, as JSON of `Database.stats` (b"stats"), or digests (b"digest")."""
+
+    asked: Asked
+    what: Literal["stats", "digest"]
+
+
+class Looked(msgspec.Struct, array_like=True, kw_only=True):
+    """by_shard: (shard, JSON)."""
+
+    by_shard: list[tuple[int, bytes]]
+
+
+class SnapshotBegin(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Make a snapshot of one shard and keep it until `SnapshotEnd`, or until nobody has read it for a while."""
+
+    database: str
+    shard: int
+
+
+class SnapshotOffer(msgspec.Struct, array_like=True, kw_only=True):
+    """files: (path in the snapshot, bytes, xxh3-128 as hex). applied: the log continues it from applied + 1."""
+
+    snapshot: str
+    applied: int
+    files: list[tuple[str, int, str]]
+
+
+class SnapshotRead(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Up to `length` bytes of a file; the answer's payload is the bytes themselves."""
+
+    snapshot: str
+    path: str
+    offset: int
+    length: int
+
+
+class SnapshotEnd(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    snapshot: str
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Nobody waits for the call with this number on this connection any more."""
+
+    call: int
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    pass
+
+
+class Pong(msgspec.Struct, array_like=True, kw_only=True):
+    node: str
+    incarnation: str
+    map_version: int
+
+
+class Failure(msgspec.Struct, array_like=True, kw_only=True):
+    """A JadeError on its way back."""
+
+    code: str
+    message: str
+    details: dict[str, object] = {}
+
+
+# Numbers are on the wire: never reuse one.
+CALLS: dict[int, type[msgspec.Struct]] = {
+    1: Ping, 2: Search, 3: Get, 4: Scroll, 5: Count, 6: AwaitApplied, 7: Look,
+    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: Cancel,
+}  # fmt: skip
+NUMBERS: dict[type[msgspec.Struct], int] = {kind: number for number, kind in CALLS.items()}
+ANSWERS: dict[type[msgspec.Struct], type[msgspec.Struct] | None] = {
+    Ping: Pong, Search: Found, Get: Items, Scroll: Items, Count: Counted, AwaitApplied: Applied, Look: Looked,
+    SnapshotBegin: SnapshotOffer, SnapshotRead: None, SnapshotEnd: None,
+}  # fmt: skip

@@ -1,0 +1,63 @@
+"""The transport port: calls between nodes. Real connections in a cluster, a simulated network in `sim`.
+
+Everything is asynchronous at heart: a call is begun, and its answer, or the error that took its place, comes to a callback. Callbacks
+run in one thread of the transport's own (its loop), one at a time, so that what coordinates several calls needs no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+OnAnswer = Callable[
+    [Any, Exception | None], None
+]  # the answer (a struct, or bytes where the call answers with bytes), or the error
+
+
+class Pending(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> None:
+        """Nobody wants the answer: the callback is not called any more, and the other side is told. Again is fine."""
+        ...
+
+
+class Transport(Protocol):
+    def begin(self, address: str, call: msgspec.Struct, timeout_s: float, on_answer: OnAnswer) -> Pending:
+        """Send a call (`ports.node_calls`) to HOST:PORT. To be called in the loop; `on_answer` is called later, once, in the loop.
+
+        Errors: UNAVAILABLE (no connection, or it was lost; details["sent"] says whether the call may have arrived), TIMEOUT, and what the
+        other side raised, with its code and details.
+        """
+        ...
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> Pending:
+        """Call `action` in the loop after so long, unless cancelled."""
+        ...
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Have `action` called in the loop soon; from any thread."""
+        ...
+
+    def now_s(self) -> float:
+        """The monotonic clock that deadlines are on."""
+        ...
+
+    def call(self, address: str, call: msgspec.Struct, timeout_s: float) -> Any:
+        """Begin a call from any other thread and wait for its answer; raises its error."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Answerer(Protocol):
+    """What answers calls of other nodes on this one."""
+
+    def answer(self, call: msgspec.Struct, reply: Callable[[Any, Exception | None], None]) -> Callable[[], None] | None:
+        """Begin to answer; `reply` is called once, from any thread, with the answer or an error.
+
+        Called in the server's loop: what takes long must go elsewhere. The result, if any, is called when the asker gave up.
+        """
+        ...

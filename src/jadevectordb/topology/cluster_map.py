@@ -1,0 +1,142 @@
+"""The cluster map: which node holds which replica of which shard, as everybody agrees on it.
+
+The map says what shall be; nodes move towards it and report what is. One record in the metadata store holds it, written by the
+master alone, each change a compare-and-set that raises `version` by one and carries the master's `term`: a master that was
+replaced without noticing can't write. Pure values, changed by making new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+
+import msgspec
+
+
+class ReplicaState(StrEnum):
+    """How far a replica is. The map holds ASSIGNED, ACTIVE and RETIRING, reports of nodes any of them."""
+
+    ASSIGNED = "assigned"  # the map wants it; the node has not begun
+    LOADING = "loading"  # a snapshot is copied, segments are opened
+    CATCHING_UP = "catching_up"  # the log is applied
+    ACTIVE = "active"  # near the log's end: serves reads, counts for STRONG writes
+    RETIRING = "retiring"  # serves what it is asked until others do, then goes
+    GONE = "gone"  # closed, its files removed
+    FAILED = "failed"  # can't go on by itself; the report says why
+
+
+class ReplicaRecord(msgspec.Struct, frozen=True):
+    node: str
+    state: ReplicaState = ReplicaState.ASSIGNED
+
+
+class ShardRecord(msgspec.Struct, frozen=True):
+    """primary: the node whose replica serves reads by default; "" while none is active."""
+
+    number: int
+    replicas: tuple[ReplicaRecord, ...] = ()
+    primary: str = ""
+
+    def on(self, node: str) -> ReplicaRecord | None:
+        return next((replica for replica in self.replicas if replica.node == node), None)
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Nodes that can be asked, the primary first."""
+        nodes = [r.node for r in self.replicas if r.state in (ReplicaState.ACTIVE, ReplicaState.RETIRING)]
+        return tuple(sorted(nodes, key=lambda node: node != self.primary))
+
+
+class DatabaseRecord(msgspec.Struct, frozen=True):
+    """Where a database lies.
+
+    id: of the database for its whole life, names its streams and folders. replication: replicas a shard shall have.
+    """
+
+    id: str
+    replication: int
+    shards: tuple[ShardRecord, ...] = ()
+
+
+class ClusterMap(msgspec.Struct, frozen=True):
+    """version: 0 before the first master wrote one. term: of the master that wrote this version."""
+
+    version: int = 0
+    term: int = 0
+    databases: dict[str, DatabaseRecord] = {}
+
+    def shard(self, database: str, number: int) -> ShardRecord | None:
+        record = self.databases.get(database)
+        return record.shards[number] if record is not None and number < len(record.shards) else None
+
+    def of_node(self, node: str) -> Iterator[tuple[str, ShardRecord, ReplicaRecord]]:
+        """(database, shard, replica) of every replica that the map places on the node."""
+        for record in self.databases.values():
+            for shard in record.shards:
+                replica = shard.on(node)
+                if replica is not None:
+                    yield record.id, shard, replica
+
+    def with_shards(self, database: str, shards: Iterable[ShardRecord]) -> ClusterMap:
+        """These shards in place of those with their numbers; version and term are the caller's to set."""
+        record = self.databases[database]
+        changed = {shard.number: shard for shard in shards}
+        merged = tuple(changed.get(shard.number, shard) for shard in record.shards)
+        return msgspec.structs.replace(
+            self, databases={**self.databases, database: msgspec.structs.replace(record, shards=merged)}
+        )
+
+
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says about itself when it starts. incarnation: another one every start. peer: HOST:PORT other nodes connect to.
+
+    rest: the URL clients use. draining: it shall lose its replicas and leave.
+    """
+
+    id: str
+    incarnation: str
+    peer: str
+    rest: str = ""
+    grpc: str = ""
+    zone: str = ""
+    version: str = ""
+    started_ms: int = 0
+    draining: bool = False
+
+
+class ReplicaReport(msgspec.Struct, frozen=True):
+    """One replica as its node sees it. checkpointed: log entries up to here are in its files; the log may drop them. reason: of FAILED."""
+
+    database: str
+    shard: int
+    state: ReplicaState
+    watermark: int = 0
+    checkpointed: int = 0
+    rows: int = 0
+    bytes: int = 0
+    digest: str = ""
+    reason: str = ""
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """Written about every second by each node. beat: grows; whoever watches judges by his own clock how long it has not.
+
+    map_version: the newest map this node knows.
+    """
+
+    node: str
+    incarnation: str
+    beat: int
+    map_version: int = 0
+    replicas: tuple[ReplicaReport, ...] = ()
+    troubles: tuple[str, ...] = ()
+    load: float = 0.0
+
+
+# Keys in the metadata store
+IDENTITY_KEY = "cluster/identity"
+MAP_KEY = "cluster/map"
+LEASE_KEY = "cluster/lease"
+NODE_PREFIX = "cluster/node/"
+BEAT_PREFIX = "cluster/beat/"
+PLACED_PREFIX = "cluster/database/"  # what a database was created with; see `topology.placed`
