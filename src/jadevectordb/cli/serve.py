@@ -22,6 +22,16 @@ _FLAGS = {
     "log_level": "log.level",
     "log_format": "log.format",
     "log_file": "log.file",
+    "cluster": "cluster.enabled",
+    "node_id": "cluster.node_id",
+    "cluster_name": "cluster.name",
+    "join": "cluster.join",
+    "peer_host": "cluster.peer_host",
+    "peer_port": "cluster.peer_port",
+    "zone": "cluster.zone",
+    "secret_file": "cluster.secret_file",
+    "replication": "cluster.replication",
+    "shards": "cluster.shards",
 }
 
 
@@ -45,6 +55,24 @@ def _settings(command: Any) -> Any:
         click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
         click.option("--log-format", metavar="FORMAT", help="auto, json or text."),
         click.option("--log-file", metavar="FILE", help="Log to this file instead of standard error."),
+        click.option(
+            "--cluster", is_flag=True, default=None, help="Be a node of a cluster; needs --node-id and --secret-file."
+        ),
+        click.option("--node-id", metavar="NAME", help="This node's name in the cluster; it keeps it."),
+        click.option("--cluster-name", metavar="NAME", help="The cluster's, the same on all nodes (default jade)."),
+        click.option(
+            "--join",
+            metavar="HOST:PORT,...",
+            help="Where the nodes answer each other (port 9081 unless set); the same on all nodes.",
+        ),
+        click.option("--peer-host", metavar="HOST", help="Where the other nodes reach this one (default 127.0.0.1)."),
+        click.option("--peer-port", type=int, help="Port for the other nodes (default 9081)."),
+        click.option("--zone", metavar="NAME", help="Replicas of a shard are spread over zones."),
+        click.option("--secret-file", metavar="FILE", help="The cluster's secret, the same on all nodes."),
+        click.option(
+            "--replication", type=int, help="Replicas of a shard unless a database says otherwise (default 3)."
+        ),
+        click.option("--shards", type=int, help="Shards of a database unless it says otherwise (default 4)."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -60,7 +88,7 @@ def _load(config: str | None, flags: dict[str, Any]) -> Any:
 @click.command()
 @_settings
 def serve(config: str | None, **flags: Any) -> None:
-    """Start a server: REST on port 8080, gRPC on 9080, data in ./jade-data.
+    """Start a server: REST on port 8080, gRPC on 9080, data in ./jade-data; with --cluster, a node of a cluster.
 
     Settings come from a TOML file, then the environment (JADEVECTORDB_PORT, JADEVECTORDB_LOG_LEVEL, ...), then flags; the later
     wins. `jade config show` lists all of them. SIGTERM or Ctrl-C finishes running requests and stops.

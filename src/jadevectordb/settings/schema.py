@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from jadevectordb.settings.cluster import ClusterSettings
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -91,13 +93,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     telemetry: TelemetrySettings = TelemetrySettings()
     models: ModelSettings = ModelSettings()
     retention: RetentionSettings = RetentionSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @property
     def on_loopback(self) -> bool:
         return self.server.host in _LOOPBACK
 
 
-SECRETS = frozenset({"auth.admin_password"})
+SECRETS = frozenset({"auth.admin_password", "cluster.secret", "cluster.nats_urls"})
 CHOICES = {
     "auth.mode": ("required", "open-loopback"),
     "auth.registration": ("auto", "on", "off"),

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.settings.cluster import check_cluster
 from jadevectordb.settings.schema import CHOICES, SECRETS, Settings
 
 _PREFIX = "JADEVECTORDB_"
@@ -164,6 +165,7 @@ def _check_together(settings: Settings) -> None:
                 raise _wrong(f"auth.{name}: {address!r} is no IP address or network.") from None
     if settings.auth.admin_password and len(settings.auth.admin_password) < 8:
         raise _wrong("auth.admin_password must have at least 8 characters.")
+    check_cluster(settings.cluster, processes=settings.server.processes)
 
 
 def _shown(name: str, value: Any) -> str:
