@@ -208,3 +208,46 @@ STORE_TOMBSTONES_MAX = (
     10_000  # deleted records that a replicated metadata store remembers; beyond it the older half is forgotten
 )
 STORE_ANSWER_S_MAX = 10.0  # how long a call to the replicated metadata store tries
+
+NODE_FRAME_BYTES_MAX = 16 << 20  # one call or answer between nodes
+NODE_CALLS_MAX = 1024  # calls under way on one connection between nodes; more are refused
+NODE_CONNECTIONS_MAX = 1024  # of other nodes to this one
+NODE_PEERS_MAX = 1024  # addresses that a node keeps connections to,
+NODE_PEER_IDLE_S_MAX = 60.0  # and tries to reach again for so long after the last call
+NODE_CONNECT_S_MAX = 1.0  # how long connecting to another node may take,
+NODE_GREETING_S_MAX = 2.0  # and making sure of each other after that
+NODE_RECONNECT_S_MIN = 0.05  # between attempts to reach a node, doubled
+NODE_RECONNECT_S_MAX = 2.0  # up to this
+NODE_BEAT_S = 0.5  # how often a connection between nodes is looked at:
+NODE_BEATS_IDLE_MAX = 2  # after so many looks without a byte the other side is pinged,
+NODE_BEATS_SILENT_MAX = 6  # and after so many it is given up
+NODE_UNSENT_BYTES_HIGH = 16 << 20  # what waits to be sent to a node; beyond it no calls are taken for it or from it,
+NODE_UNSENT_BYTES_MAX = 128 << 20  # and beyond this the connection is given up
+
+HISTORY_EVENTS_MAX = 5_000_000  # invocations, answers and faults of one recorded history
+CHECK_CONFIGURATIONS_MAX = 20_000  # states of one vector that the checker of histories follows at once
+CHECK_TRIALS_MAX = 1_000  # sub-histories tried to find the smallest one that explains a violation
+VIOLATIONS_LISTED_MAX = 100  # violations that a report shows in full; all are counted
+
+OUTCOMES_KEPT_MAX = 65_536  # newest entries of a replica whose outcome is remembered for writers that ask
+APPLIED_WAITERS_MAX = 65_536  # callers of one replica that wait for a log entry to be applied
+REPLICA_LAG_ENTRIES_MAX = 1000  # entries a replica may be behind its log's end when it is called caught up
+REPLICA_RETRY_S_MIN = 0.5  # before a replica that can't be loaded or followed is tried again, doubled
+REPLICA_RETRY_S_MAX = 15.0  # up to this
+SNAPSHOT_ENTRIES_MIN = 1000  # a log with so many entries is not replayed where another replica has a snapshot
+SNAPSHOTS_OFFERED_MAX = 4  # snapshots that a node keeps for other nodes to copy, all its shards together
+SNAPSHOTS_COPIED_MAX = 2  # snapshots that a node copies from others at once
+SNAPSHOT_IDLE_S_MAX = 60.0  # one that nobody has read for so long is removed
+SNAPSHOT_READ_BYTES = 1 << 20  # of one read,
+SNAPSHOT_READS = 4  # and so many at once
+SNAPSHOT_FILES_MAX = 100_000
+NODE_SEARCH_THREADS = 4  # for what other nodes ask and takes longer than NODE_INLINE_US_MAX
+NODE_INLINE_US_MAX = 300.0  # a search that costs less is done in the loop that received it
+HEARTBEAT_S = 1.0
+RETIRED_SERVES_S = 2.0  # how long a replica that is needed no more still answers, for those with an older map
+REPLICAS_MAX = 7  # of one shard
+NODES_MAX = 1024  # of a cluster
+MAP_CHANGES_KEPT_MAX = 256  # newest changes of the cluster map that a node can tell the reasons of
+MASTER_TURN_S = 0.5  # how often the master looks whether something is to be done, when nothing has changed
+MASTER_TURN_S_MIN = 0.05  # and how often at most, however much changes
+TRUNCATE_EVERY_S = 10.0  # how often logs are cut to what is still needed

@@ -26,8 +26,14 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaRecord(msgspec.Struct, frozen=True):
+    """since: the map version that placed it here.
+
+    A node's reports count once it has acted upon that version: what it said before is about an earlier replica of the shard.
+    """
+
     node: str
     state: ReplicaState = ReplicaState.ASSIGNED
+    since: int = 0
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
@@ -51,11 +57,13 @@ class DatabaseRecord(msgspec.Struct, frozen=True):
     """Where a database lies.
 
     id: of the database for its whole life, names its streams and folders. replication: replicas a shard shall have.
+    dropped: no shard has replicas any more; the entry stays until its streams are deleted.
     """
 
     id: str
     replication: int
     shards: tuple[ShardRecord, ...] = ()
+    dropped: bool = False
 
 
 class ClusterMap(msgspec.Struct, frozen=True):
@@ -121,7 +129,8 @@ class ReplicaReport(msgspec.Struct, frozen=True):
 class Heartbeat(msgspec.Struct, frozen=True):
     """Written about every second by each node. beat: grows; whoever watches judges by his own clock how long it has not.
 
-    map_version: the newest map this node knows.
+    map_version: the newest map that this node has acted upon: `replicas` tells of all that this map places on it.
+    leaving: it is about to stop, and shall not be asked any more.
     """
 
     node: str
@@ -131,6 +140,15 @@ class Heartbeat(msgspec.Struct, frozen=True):
     replicas: tuple[ReplicaReport, ...] = ()
     troubles: tuple[str, ...] = ()
     load: float = 0.0
+    figures: dict[str, float] = {}
+
+
+# Shares are percent; rates and latencies those of the last minute, of searches that clients asked this node for
+FIGURES = (
+    "cpu_percent", "memory_percent", "disk_percent", "queries_per_second", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms",
+    "writes_per_second",
+)  # fmt: skip
+    leaving: bool = False
 
 
 # Keys in the metadata store
