@@ -140,6 +140,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     replicas: tuple[ReplicaReport, ...] = ()
     troubles: tuple[str, ...] = ()
     load: float = 0.0
+    leaving: bool = False
     figures: dict[str, float] = {}
 
 
@@ -148,7 +149,6 @@ FIGURES = (
     "cpu_percent", "memory_percent", "disk_percent", "queries_per_second", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms",
     "writes_per_second",
 )  # fmt: skip
-    leaving: bool = False
 
 
 # Keys in the metadata store

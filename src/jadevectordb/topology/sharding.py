@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import itertools
 from collections.abc import Sequence as Seq
 
 import numpy as np
