@@ -1,7 +1,7 @@
 """Real nats-servers for tests: one or three of them in a temporary folder, on ports that were free a moment ago.
 
     with NatsCluster(tmp_path, servers=3) as cluster:
-        connection = cluster.connect()
+        connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
 
 They are supervised as in production (`NatsServer`); `kill` ends one as `kill -9` does and keeps it down until `restart`.
 """
@@ -57,8 +57,8 @@ def server_configs(
 
 
 class NatsCluster:
-    def __init__(self, folder: Path, servers: int = 1) -> None:
-        self.configs = server_configs(folder, servers)
+    def __init__(self, folder: Path, servers: int = 1, tls: TlsFiles | None = None) -> None:
+        self.configs = server_configs(folder, servers, tls=tls)
         self.credentials = Credentials(SECRET)
         self.urls = [config.client_url() for config in self.configs]
         self.names = [config.name for config in self.configs]

@@ -22,6 +22,7 @@ _PAUSE_S = 0.05
 _PAUSE_S_MAX = 0.5
 
 WRONG_LAST_SEQUENCE = 10071  # a compare-and-set that was lost
+WRONG_LAST_ID = 10070
 WRITE_IN_FLIGHT = 10164  # another write of the same subject is not decided yet
 MESSAGE_ID_IN_FLIGHT = 10158  # the same message is being stored
 BATCH_DUPLICATE = 10201  # a message of the batch was stored before
@@ -29,8 +30,10 @@ STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
 CONSUMER_NOT_FOUND = 10014
 STREAM_NAME_TAKEN = 10058  # with another configuration
+NOT_CLUSTERED = 10074  # replicas asked of a server that is alone
 NO_SPACE = frozenset({10028, 10047})
 BATCH_BROKEN = frozenset({10174, 10176})  # the servers have not all of it, or forgot it: send it again
+_FOR_GOOD = NO_SPACE | {NOT_CLUSTERED}
 _NOT_NOW = frozenset({10004, 10005, 10008, 10009, 10118})  # no leader, no peers or resources at hand, offline
 
 
@@ -45,7 +48,7 @@ class ApiError(Exception):
 
     @property
     def not_now(self) -> bool:
-        return self.number in _NOT_NOW or (self.code in (408, 500, 503) and self.number not in NO_SPACE)
+        return self.number in _NOT_NOW or (self.code in (408, 500, 503) and self.number not in _FOR_GOOD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,12 @@ def stream_refused(stream: str, error: ApiError) -> JadeError:
         return JadeError(
             ErrorCode.NOT_FOUND,
             f"the stream {stream} does not exist: the shard was never created, or was dropped",
+            details={"stream": stream},
+        )
+    if error.number == NOT_CLUSTERED:
+        return JadeError(
+            ErrorCode.CONFLICT,
+            f"{stream} shall have several replicas, but its server is alone: start it with the other servers of the cluster",
             details={"stream": stream},
         )
     if error.number in NO_SPACE:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import nats.errors
@@ -53,14 +53,27 @@ class Consumption:
         self._oversized = False  # the next message does not fit into the window
         self._failure: BaseException | None = None
         self._stirred = asyncio.Event()
-        self._may_ask: Callable[[], bool] = lambda: True
+        self._idle = False  # `on_idle` is due
+        self._idle_told = False  # since the last delivery
+        self._may_ask: Callable[[], bool]
+        self._on_idle: Callable[[], Awaitable[None]] | None = None
 
-    async def run(self, config: dict[str, Any], deadline: Deadline, may_ask: Callable[[], bool]) -> None:
+    async def run(
+        self,
+        config: dict[str, Any],
+        deadline: Deadline,
+        may_ask: Callable[[], bool],
+        on_idle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Create the consumer and deliver until it ends. may_ask: whether there is room for another window.
 
-        Raises EndedError, ApiError, UNAVAILABLE (it could not be created), and what `on_message` raised.
+        on_idle: awaited when nothing came for a heartbeat although it was asked for: once, and then with each request
+        that expires.
+
+        Raises EndedError, ApiError, UNAVAILABLE (it could not be created), and what `on_message` and `on_idle` raised.
         """
         self._may_ask = may_ask
+        self._on_idle = on_idle
         connected = await asyncio.wait_for(self._connection.connected(), deadline.left_s(1e6))
         name = secrets.token_hex(12)
         settings = {
@@ -94,6 +107,11 @@ class Consumption:
         """There may be room again."""
         self._stirred.set()
 
+    def abandon(self) -> None:
+        """End it: another consumer may be on a server with a better copy."""
+        self._failure = EndedError("another copy is to be read")
+        self.stir()
+
     async def _serve(self, connected: Connected, name: str, inbox: str) -> None:
         loop = self._connection.loop
         self._heard_s = loop.time()
@@ -103,6 +121,11 @@ class Consumption:
                 raise self._failure
             if connected.ended.is_set():
                 raise EndedError("the connection ended")
+            if self._idle:
+                self._idle, self._idle_told = False, True
+                if self._on_idle is not None:
+                    await self._on_idle()
+                self._heard_s = loop.time()
             if not self._asked and self._may_ask():
                 self._asked, self._left = True, _MESSAGES_MAX
                 self._heard_s = loop.time()
@@ -146,6 +169,7 @@ class Consumption:
         if count != self._delivered + 1:
             raise EndedError(f"delivery {self._delivered + 1} was lost")
         self._delivered = count
+        self._idle = self._idle_told = False
         self._left -= 1
         if self._left == 0:
             self._finish_request()
@@ -155,12 +179,19 @@ class Consumption:
         headers = message.headers or {}
         status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":  # a heartbeat
+            self._is_idle(again=False)
             return
         if status == "408" or (status == "409" and "MaxBytes" in description):
             self._oversized = "MaxBytes" in description and self._left == _MESSAGES_MAX
+            self._is_idle(again=status == "408")
             self._finish_request()
             return
         raise EndedError(f"{status} {description}")
+
+    def _is_idle(self, *, again: bool) -> None:
+        if again or not self._idle_told:
+            self._idle = True
+            self.stir()
 
     def _finish_request(self) -> None:
         self._asked = False

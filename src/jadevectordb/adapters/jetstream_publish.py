@@ -1,9 +1,10 @@
 """Messages stored in a stream exactly once, or an honest "not known": publishing, repeating and asking what became of it.
 
 Every message has an id that the stream remembers for some minutes. Publishing it again answers with the first one's place, so
-an answer that was lost costs nothing. When no answer comes, the cheap question is asked first: the same id with a
-condition that can never hold. The servers look for the id before they look at the condition, so the answer is the place
-of the message that is there, or a refusal that stores nothing.
+an answer that was lost costs nothing. When no answer comes, the cheap question is asked first (`look`): the same id with a
+condition that can never hold, that the stream's last message has an id which no message has. The servers look for the id
+before they look at this condition (at those on sequences only when they are a cluster), so the answer is the place of
+the message that is there, or a refusal that stores nothing.
 
 Several messages for one stream go as one atomic batch: all of them, one after the other, or none. If a batch was stored and its
 answer lost, the same batch is refused as a duplicate, and its last message's id tells where it lies.
@@ -24,20 +25,22 @@ from jadevectordb.adapters.jetstream_api import (
     BATCH_DUPLICATE,
     MESSAGE_ID_IN_FLIGHT,
     STREAM_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
+    WRONG_LAST_ID,
     ApiError,
     Deadline,
     Retry,
     refusal,
     stream_refused,
+    stream_state,
 )
 from jadevectordb.adapters.nats_connection import Connected, DisconnectedError, NatsConnection, NoRespondersError
+from jadevectordb.model.errors import JadeError
 
 _ANSWER_S = 2.0  # before the first look what became of it; doubled
-_NEVER = str(2**63 - 1)  # no stream's last sequence
+_NEVER = "no message has this id"
 
 MESSAGE_ID = "Nats-Msg-Id"
-EXPECTED_LAST = "Nats-Expected-Last-Sequence"
+EXPECTED_LAST_ID = "Nats-Expected-Last-Msg-Id"
 EXPECTED_LAST_OF_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -71,7 +74,7 @@ async def publish(
         try:
             connected = await asyncio.wait_for(connection.connected(), deadline.left_s(1e6))
             if sent:
-                found = await _look(connected, subject, messages[-1].id, deadline.left_s(_ANSWER_S))
+                found = await look(connected, subject, messages[-1].id, deadline.left_s(_ANSWER_S))
                 if found is not None:
                     return Place(found, True)
             sent = True
@@ -81,6 +84,7 @@ async def publish(
                 raise stream_refused(stream, error) from error
             await retry.pause(str(error))
         except NoRespondersError:
+            await _refuse_unknown(connection, stream, deadline)
             await retry.pause("no server leads it at the moment")
         except DisconnectedError:
             await retry.pause("the connection ended")
@@ -91,6 +95,17 @@ async def publish(
         "; whether it was written is not known, sending it again with the same request id is safe" if sent else ""
     )
     raise retry.unavailable(undecided, undecided=sent, stream=stream)
+
+
+async def _refuse_unknown(connection: NatsConnection, stream: str, deadline: Deadline) -> None:
+    """Nobody listens: there is no leader just now, or there is no such stream. Raises NOT_FOUND."""
+    try:
+        await stream_state(connection, stream, Deadline(connection, deadline.left_s(_ANSWER_S)))
+    except ApiError as error:
+        if error.number == STREAM_NOT_FOUND:
+            raise stream_refused(stream, error) from error
+    except JadeError:
+        return  # nobody can say
 
 
 def _again(error: ApiError) -> bool:
@@ -119,13 +134,16 @@ async def _post_batch(connected: Connected, subject: str, messages: Seq[Message]
     return await connected.post(subject, last.data, {**headers, "Nats-Batch-Commit": "1"})
 
 
-async def _look(connected: Connected, subject: str, message_id: str, wait_s: float) -> int | None:
-    """The place of the message with this id, None when the stream has none. Stores nothing."""
+async def look(connected: Connected, subject: str, message_id: str, wait_s: float) -> int | None:
+    """The place of the message with this id, None when the stream has none. Stores nothing.
+
+    Raises ApiError (MESSAGE_ID_IN_FLIGHT: it is being stored), DisconnectedError, NoRespondersError, TimeoutError.
+    """
     try:
-        answer = await connected.ask(subject, b"", {MESSAGE_ID: message_id, EXPECTED_LAST: _NEVER}, wait_s)
+        answer = await connected.ask(subject, b"", {MESSAGE_ID: message_id, EXPECTED_LAST_ID: _NEVER}, wait_s)
         return place_of(answer)[0]
     except ApiError as error:
-        if error.number == WRONG_LAST_SEQUENCE:
+        if error.number == WRONG_LAST_ID:
             return None
         raise
 

@@ -2,8 +2,9 @@
 
 The servers' cursors vanish with their server, skip what their copy of the stream has lost, and begin silently at the first
 message kept when an older one was asked for. So each message's sequence is compared with the one that must come next. When it
-is later than that, the stream's leader is asked: its log begins later (LOG_TRUNCATED: load a snapshot), or it still has the
-message (a copy was damaged: it is taken from the leader), or nobody has it (CORRUPT).
+is later than that, or nothing comes although there is more, the stream's leader is asked: its log begins later (LOG_TRUNCATED:
+load a snapshot), or it has the message (a copy was damaged: it is taken from the leader), or other copies are tried, and
+then nobody has it (CORRUPT).
 
 The loop's thread receives, one other thread takes (`get`). Memory is bounded: more is asked for when half of the window has been
 taken and dealt with.
@@ -38,6 +39,7 @@ _PAUSE_S_MAX = 0.5
 BEHIND_S = 1.0  # a leader just elected may not have applied all that it has; then what it says its last entry is counts
 _GONE_S = 3.0  # a stream that nobody finds for so long was dropped
 _MESSAGE_OVERHEAD_BYTES = 200
+_COPIES_TRIED = 8  # consumers, each on a server of the servers' choice, before a message counts as lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Tail:
         self._times_only = times_only
         self._window_bytes = window_bytes
         self._next = from_sequence  # the loop's thread only
+        self._misses = 0  # consumers in a row that skipped the next message
         self._received_bytes = 0  # written by the loop's thread,
         self._handled_bytes = 0  # by the taking thread
         self._queue: queue.SimpleQueue[Received | JadeError | None] = queue.SimpleQueue()
@@ -174,9 +177,16 @@ class Tail:
         }
         self._consumption = consumption
         try:
-            await consumption.run(config, deadline, self._may_ask)
+            await consumption.run(config, deadline, self._may_ask, self._look_for_next)
         finally:
             self._consumption = None
+
+    async def _look_for_next(self) -> None:
+        """Nothing comes. A server skips what its copy has lost, so it is silent as well when that is the last message."""
+        deadline = Deadline(self._connection, _SET_UP_S)
+        if (await stream_state(self._connection, self._stream, deadline)).last >= self._next:
+            self._misses += 1  # beside the one that is counted for it: noticing took a second
+            raise _MissingError
 
     def _may_ask(self) -> bool:
         self._trouble = ""
@@ -197,6 +207,7 @@ class Tail:
         self._received_bytes += len(data) + _MESSAGE_OVERHEAD_BYTES
         self._queue.put(Received(self._next, data))
         self._next += 1
+        self._misses = 0
 
     async def _recover_next(self) -> None:
         """The copy that was read lacks the next message. Raises LOG_TRUNCATED, CORRUPT."""
@@ -208,9 +219,12 @@ class Tail:
             if isinstance(error, JadeError) and error.code is not ErrorCode.UNAVAILABLE:
                 raise
             return  # asked again with the next consumer
-        if stored is None or stored.data is None:
+        if stored is not None and stored.data is not None and not self._times_only:
+            self._hand_out(stored.data)
+            return
+        self._misses += 1
+        if self._misses >= _COPIES_TRIED:
             raise damaged(self._stream, self._next, "it is missing, though later ones are there")
-        self._hand_out(b"" if self._times_only else stored.data)
 
 
 async def check_start(connection: NatsConnection, stream: str, sequence: int, deadline: Deadline) -> int:

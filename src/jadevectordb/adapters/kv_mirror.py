@@ -1,10 +1,10 @@
 """The replicated metadata store as this process knows it: all records in memory, kept in step by one consumer of the bucket.
 
-A server's copy of the bucket may be behind, and a cursor on it vanishes with the server. So the mirror knows up to which
-revision it is complete, and who lists records first asks the bucket's leader for its newest revision and waits for the
-mirror to have it. After every interruption the mirror goes through the newest message of every record again: what is new
-is told, what it knows already is not, and a record that is gone although the mirror knew it (its deletion was forgotten meanwhile)
-is told as deleted.
+A server's copy of the bucket may be behind or damaged, and a cursor on it vanishes with the server. So the mirror knows up to
+which revision it is complete, and who lists records first asks the bucket's leader for its newest revision and its
+number of records, and waits for the mirror to have both. After every interruption the mirror goes through the newest message of
+every record again: what is new is told, what it knows already is not. A record that the mirror knew and this pass did not
+see is asked of the leader: its deletion was forgotten meanwhile, which is told, or the copy has lost it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nats.aio.msg import Msg
 
-from jadevectordb.adapters.jetstream_api import ApiError, Deadline
+from jadevectordb.adapters.jetstream_api import ApiError, Deadline, get_message
 from jadevectordb.adapters.jetstream_consume import Consumption, EndedError
 from jadevectordb.adapters.kv_record import Stored, decode_record
 from jadevectordb.adapters.nats_connection import NatsConnection
-from jadevectordb.adapters.store_keys import key_of
+from jadevectordb.adapters.store_keys import key_of, subject_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.metadata_store import Record
 
@@ -29,6 +29,8 @@ _SET_UP_S = 10.0
 _PAUSE_S = 0.05
 _PAUSE_S_MAX = 0.5
 _WINDOW_BYTES = 4 << 20
+_PATIENCE_S = 2.0  # for a copy that is behind; then another is read
+_COPIES_TRIED = 4
 
 
 @dataclass(slots=True)
@@ -36,8 +38,11 @@ class _Pass:
     """One consumer's way through the bucket. known: the mirror was complete up to here when it began."""
 
     known: int
-    seen: set[str]
-    settled: bool = False  # every record that there is has been seen
+    seen: set[str] = field(default_factory=set)
+    reached: int = 0  # the revision it has come to
+    left: int | None = None  # of the records that there were when it began
+    settled: bool = False  # all of them have been seen,
+    finished: bool = False  # and what this copy lacks has been asked of the leader
 
 
 class KvMirror:
@@ -57,23 +62,54 @@ class KvMirror:
         self._position = 0
         self._trouble = "it has not been read yet"
         self._failure: JadeError | None = None
-        self._pass = _Pass(0, set())  # the loop's thread only
+        self._foreign: set[str] = set()  # subjects that are not ours
+        self._passes = 0  # settled so far
+        self._pass = _Pass(0)  # the loop's thread only
+        self._asking: asyncio.Task[None] | None = None
+        self._consumption: Consumption | None = None
         self._future: concurrent.futures.Future[None] = connection.begin(self._run())
 
-    def wait_for(self, revision: int, seconds: float) -> None:
-        """Return when the mirror is complete up to this revision. Raises UNAVAILABLE, CLOSED."""
-        with self.lock:
-            self.lock.wait_for(lambda: self._position >= revision or self._failure, seconds)
-            if self._position >= revision:
-                return
-            if self._failure is not None:
-                raise self._failure
-            raise JadeError(
-                ErrorCode.UNAVAILABLE,
-                f"the metadata store could not be read up to its newest change within {seconds:g} s "
-                f"({self._trouble or 'this node is behind'}); retry",
-                details={"undecided": False},
-            )
+    def await_leader(self, revision: int, count: int, seconds: float) -> None:
+        """Return when the mirror is complete up to the leader's newest revision and has as many records as the leader counts.
+
+        A server skips what its copy has lost, so a mirror that lacks something reads the bucket anew, with luck from
+        another server. Raises CORRUPT when that does not help, UNAVAILABLE, CLOSED.
+        """
+        for _ in range(_COPIES_TRIED):
+            with self.lock:
+                passes = self._passes
+                self._wait(lambda: self._position >= revision, min(seconds, _PATIENCE_S))
+                if self._position > revision or (self._position == revision and self._count() == count):
+                    return
+            self._read_anew()
+            with self.lock:
+                if not self._wait(lambda: self._passes > passes, seconds):  # noqa: B023  called at once
+                    raise JadeError(
+                        ErrorCode.UNAVAILABLE,
+                        f"the metadata store could not be read within {seconds:g} s ({self._trouble or 'no answer'}); retry",
+                        details={"undecided": False},
+                    )
+        raise JadeError(
+            ErrorCode.CORRUPT,
+            f"{self._stream} holds {count} records up to revision {revision}, but the servers deliver {self._count()} up to "
+            f"{self._position}: what they have stored is damaged. Restore the metadata store from a backup",
+            details={"stream": self._stream, "revision": revision},
+        )
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        if self._failure is None:
+            self.lock.wait_for(lambda: done() or self._failure is not None, seconds)
+        if self._failure is not None:
+            raise self._failure
+        return done()
+
+    def _count(self) -> int:
+        return len(self._revisions) + len(self._foreign)
+
+    def _read_anew(self) -> None:
+        consumption = self._consumption
+        if consumption is not None:
+            self._connection.loop.call_soon_threadsafe(consumption.abandon)
 
     def records(self, prefix: str) -> dict[str, Record]:
         """What is not deleted. Raises CORRUPT."""
@@ -133,27 +169,36 @@ class KvMirror:
             await asyncio.sleep(pause_s)
 
     async def _consume(self) -> None:
-        self._pass = _Pass(self._position, set())
+        self._pass = _Pass(self._position)
         consumption = Consumption(self._connection, self._stream, self._receive, window_bytes=_WINDOW_BYTES)
         config = {"deliver_policy": "last_per_subject", "filter_subject": f"{self._subject_prefix}>"}
-        await consumption.run(config, Deadline(self._connection, _SET_UP_S), lambda: True)
+        self._consumption = consumption
+        try:
+            await consumption.run(config, Deadline(self._connection, _SET_UP_S), lambda: True)
+        finally:
+            self._consumption = None
 
     def _receive(self, revision: int, pending: int, message: Msg) -> None:
         self._trouble = ""
+        now = self._pass
+        now.left = pending if now.left is None else now.left - 1
+        now.reached = revision
         try:
             key = key_of(message.subject.removeprefix(self._subject_prefix))
         except ValueError:
-            return  # somebody else's message in our bucket
-        found = decode_record(key, message.data)
+            self._foreign.add(message.subject)
+            key = None
         with self.lock:
-            if not self._pass.settled:
-                self._pass.seen.add(key)
-            if revision > self._revisions.get(key, 0):
-                self._apply(key, revision, found)
-            self._position = max(self._position, revision)
-            if not self._pass.settled and pending == 0 and revision >= self._pass.known:
-                self._settle()
-            self.lock.notify_all()
+            if key is not None:
+                if not now.settled:
+                    now.seen.add(key)
+                if revision > self._revisions.get(key, 0):
+                    self._apply(key, revision, decode_record(key, message.data))
+            if now.finished:
+                self._position = max(self._position, revision)
+                self.lock.notify_all()
+        if not now.settled and revision >= now.known and (now.left <= 0 or pending == 0):
+            self._settle(now)
 
     def _apply(self, key: str, revision: int, found: Stored | JadeError) -> None:
         before = self._records.get(key)
@@ -166,13 +211,46 @@ class KvMirror:
         elif isinstance(before, JadeError) or before is None or before.value is not None:
             self._tell(key, None)
 
-    def _settle(self) -> None:
-        """What the mirror knew before this pass, and the pass did not see, was deleted, and the deletion forgotten."""
-        gone = [key for key, at in self._revisions.items() if at <= self._pass.known and key not in self._pass.seen]
-        for key in gone:
-            record = self._records.pop(key)
-            del self._revisions[key]
-            if isinstance(record, JadeError) or record.value is not None:
-                self._tell(key, None)
-        self._pass.settled = True
-        self._pass.seen.clear()
+    def _settle(self, now: _Pass) -> None:
+        """All that this copy has was seen. What the mirror knew before and did not see now is asked of the leader first."""
+        now.settled = True
+        lacking = [key for key, at in self._revisions.items() if at <= now.known and key not in now.seen]
+        now.seen = set()
+        if lacking:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_leader(now, lacking))
+        else:
+            self._finish(now)
+
+    async def _ask_leader(self, now: _Pass, keys: list[str]) -> None:
+        """Whether these records were deleted, and the deletion forgotten, or the copy that was read has lost them."""
+        try:
+            for key in keys:
+                deadline = Deadline(self._connection, _SET_UP_S)
+                subject = self._subject_prefix + subject_of(key)
+                stored = await get_message(self._connection, self._stream, deadline, subject=subject)
+                with self.lock:
+                    if stored is None:
+                        self._drop(key)
+                    elif stored.sequence > self._revisions.get(key, 0):
+                        self._apply(key, stored.sequence, decode_record(key, stored.data or b""))
+        except (ApiError, JadeError) as error:
+            self._trouble = str(error)
+            if now is self._pass and self._consumption is not None:
+                self._consumption.abandon()
+            return
+        self._finish(now)
+
+    def _drop(self, key: str) -> None:
+        record = self._records.pop(key, None)
+        self._revisions.pop(key, None)
+        if isinstance(record, JadeError) or (record is not None and record.value is not None):
+            self._tell(key, None)
+
+    def _finish(self, now: _Pass) -> None:
+        if now is not self._pass:
+            return
+        with self.lock:
+            now.finished = True
+            self._position = max(self._position, now.reached)
+            self._passes += 1
+            self.lock.notify_all()

@@ -2,8 +2,9 @@
 
 The servers decide who was first: a message is stored only if the newest one of its subject has the sequence that the writer
 expects. What they leave open is decided here:
-- No answer: the message may be stored or not, or be on its way. It is sent again under the same id until the servers either
-  name its place (it is there, now or since the first try) or refuse it (it is not, and the record has changed).
+- No answer: the message may be stored or not, or be on its way. Its id is looked for, and it is sent again under the same id,
+  until the servers either name its place (it is there, now or since the first try, even if others have changed the record
+  since) or refuse it (it is not, and the record has changed).
 - "Another write is in flight" (10164) is no refusal: asked again.
 - A record that was deleted is there for the servers, as a tombstone with a sequence; for callers it does not exist, and is
   created by expecting 0.
@@ -30,13 +31,14 @@ from jadevectordb.adapters.jetstream_api import (
     ApiError,
     Deadline,
     Retry,
+    StreamState,
     ensure_stream,
     get_message,
     purge_below,
     stream_refused,
     stream_state,
 )
-from jadevectordb.adapters.jetstream_publish import EXPECTED_LAST_OF_SUBJECT, MESSAGE_ID, place_of
+from jadevectordb.adapters.jetstream_publish import EXPECTED_LAST_OF_SUBJECT, MESSAGE_ID, look, place_of
 from jadevectordb.adapters.kv_mirror import KvMirror
 from jadevectordb.adapters.kv_record import WRITE_ID_BYTES, Stored, decode_record, encode_record
 from jadevectordb.adapters.nats_connection import DisconnectedError, NatsConnection, NoRespondersError
@@ -135,11 +137,11 @@ class KvStore:
         return self._mirror.records(prefix)
 
     def _catch_up(self) -> None:
-        async def newest() -> int:
-            deadline = Deadline(self._connection, self._answer_s)
-            return (await stream_state(self._connection, self._stream, deadline)).last
+        async def ask() -> StreamState:
+            return await stream_state(self._connection, self._stream, Deadline(self._connection, self._answer_s))
 
-        self._mirror.wait_for(self._call(newest()), self._answer_s)
+        state = self._call(ask())
+        self._mirror.await_leader(state.last, state.messages, self._answer_s)
 
     def watch(self, prefix: str, handler: OnChange) -> KeyWatch:
         """As `MetadataStore.watch`. Raises UNAVAILABLE, CLOSED."""
@@ -174,6 +176,10 @@ class KvStore:
         while not deadline.over:
             try:
                 connected = await asyncio.wait_for(self._connection.connected(), deadline.left_s(1e6))
+                if sent:
+                    place = await look(connected, subject, write_id.hex(), deadline.left_s(_TRY_S))
+                    if place is not None:
+                        return place
                 sent = True
                 headers = {MESSAGE_ID: write_id.hex(), EXPECTED_LAST_OF_SUBJECT: str(expect)}
                 return place_of(await connected.ask(subject, payload, headers, deadline.left_s(_TRY_S)))[0]
