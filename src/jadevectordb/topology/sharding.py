@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import itertools
 from collections.abc import Sequence as Seq
 
 import numpy as np
