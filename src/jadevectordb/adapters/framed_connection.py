@@ -1,0 +1,188 @@
+"""One connection between two nodes, as both ends see it: frames, the greeting, pings, and bounds on what waits to be sent.
+
+Whether the other side is alive is judged by bytes: after a second without any it is pinged, after three it is given up. Looks
+are counted, not seconds: if this process was stopped for a while, that is one look, and not the other side's silence.
+A side that takes bytes slowly is not silent: while more waits to be sent than NODE_UNSENT_BYTES_HIGH, each look at which it took
+some counts as a sign of life. Meanwhile no further calls are read from it, so what it asks for can't pile up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import cast
+
+from jadevectordb.adapters import framed_wire as wire
+from jadevectordb.adapters.framed_greeting import GREETING_BYTES_MAX, NONCE_BYTES, Greeting, NodeIdentity, Side
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import (
+    NODE_BEAT_S,
+    NODE_BEATS_IDLE_MAX,
+    NODE_BEATS_SILENT_MAX,
+    NODE_FRAME_BYTES_MAX,
+    NODE_GREETING_S_MAX,
+    NODE_UNSENT_BYTES_HIGH,
+    NODE_UNSENT_BYTES_MAX,
+)
+
+
+class FramedConnection(asyncio.Protocol):
+    """Used in the loop only. Its ends say what calls and answers mean: `opened`, `received`, `ended`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, side: Side, identity: NodeIdentity) -> None:
+        self.loop = loop
+        self.greeting = Greeting(side, identity, secrets.token_bytes(NONCE_BYTES))
+        self.is_open = False  # greeted, and not ended
+        self.is_choked = False  # more than NODE_UNSENT_BYTES_HIGH wait to be sent
+        self.remote = "?"  # HOST:PORT of the other end
+        self.why_ended: JadeError | None = None  # the first reason
+        self._transport: asyncio.Transport
+        self._is_ended = False
+        self._splitter = wire.Splitter(GREETING_BYTES_MAX)
+        self._looks_silent = 0
+        self._unsent_bytes_before = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_word: asyncio.TimerHandle | None = None
+
+    # --- for its ends to say ------------------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """The other side has proved itself."""
+        raise NotImplementedError
+
+    def received(self, number: int, kind: int, code: int, payload: memoryview) -> None:
+        """A frame of a call; payload is a view that must not be kept. Raises a JadeError when the frame makes no sense."""
+        raise NotImplementedError
+
+    def ended(self, why: JadeError) -> None:
+        """Called once, however it ended, opened or not."""
+        raise NotImplementedError
+
+    def gone(self) -> None:
+        """The socket is closed: after `ended`, at once or when what was written has gone out."""
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, buffers: tuple[bytes, ...]) -> None:
+        if self._is_ended:
+            return
+        if len(buffers) == 1:
+            self._transport.write(buffers[0])
+        else:
+            self._transport.writelines(buffers)
+        if self.is_choked and self._transport.get_write_buffer_size() > NODE_UNSENT_BYTES_MAX:
+            self.fail(_unavailable(f"more than {NODE_UNSENT_BYTES_MAX:,} bytes wait to be sent to it"))
+
+    def fail(self, why: JadeError) -> None:
+        """Give the connection up."""
+        self.why_ended = self.why_ended or why
+        self._transport.abort()
+        self._end()
+
+    def close(self, why: JadeError) -> None:
+        """What was written still goes out, if the other side takes it soon."""
+        self.why_ended = self.why_ended or why
+        self._transport.close()
+        self._last_word = self.loop.call_later(NODE_GREETING_S_MAX, self._transport.abort)
+        self._end()
+
+    def refuse(self, why: JadeError) -> None:
+        """Say why, then end: the other side's log shall not have to guess."""
+        self.send(wire.pack(0, wire.REFUSAL, 0, wire.failure_payload(why)))
+        self.close(why)
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # not by inheritance in uvloop
+        transport.set_write_buffer_limits(high=NODE_UNSENT_BYTES_HIGH)
+        name = transport.get_extra_info("peername")
+        self.remote = f"{name[0]}:{name[1]}" if name else "?"
+        self._timer = self.loop.call_later(NODE_GREETING_S_MAX, self._greeting_late)
+        self._reply_greeting(self.greeting.begin())
+
+    def data_received(self, data: bytes) -> None:
+        self._looks_silent = 0
+        try:
+            for number, kind, code, payload in self._splitter.feed(data):
+                if self._is_ended:
+                    return
+                if not self.is_open:
+                    self._greet(kind, payload)
+                elif kind == wire.PING:
+                    self.send((wire.signal(0, wire.PONG),))
+                elif kind == wire.REFUSAL:
+                    self.fail(wire.failure_error(payload))
+                elif kind != wire.PONG:
+                    self.received(number, kind, code, payload)
+        except JadeError as error:
+            self.refuse(error)
+
+    def pause_writing(self) -> None:
+        self.is_choked = True
+        self._unsent_bytes_before = self._transport.get_write_buffer_size()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.is_choked = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.why_ended = self.why_ended or _unavailable(str(error) if error else "the other side closed it")
+        if self._last_word is not None:
+            self._last_word.cancel()
+        self._end()
+        self.gone()
+
+    # --- the inside ---------------------------------------------------------------------------------------------------
+
+    def _greet(self, kind: int, payload: memoryview) -> None:
+        if kind == wire.REFUSAL:
+            try:
+                self.greeting.receive(kind, payload)
+            except JadeError as error:
+                self.fail(error)
+            return
+        self._reply_greeting(self.greeting.receive(kind, payload))
+        if self.greeting.is_done:
+            assert self._timer is not None
+            self._timer.cancel()
+            self._timer = self.loop.call_later(NODE_BEAT_S, self._look)
+            self._splitter.payload_bytes_max = NODE_FRAME_BYTES_MAX
+            self.is_open = True
+            self.opened()
+
+    def _reply_greeting(self, frames: list[tuple[int, bytes]]) -> None:
+        for kind, payload in frames:
+            self.send(wire.pack(0, kind, 0, payload))
+
+    def _greeting_late(self) -> None:
+        self.fail(_unavailable(f"it was silent for {NODE_GREETING_S_MAX:g} s instead of greeting"))
+
+    def _look(self) -> None:
+        self._looks_silent += 1
+        if self.is_choked:
+            unsent_bytes = self._transport.get_write_buffer_size()
+            if unsent_bytes < self._unsent_bytes_before:
+                self._looks_silent = 0
+            self._unsent_bytes_before = unsent_bytes
+        if self._looks_silent >= NODE_BEATS_SILENT_MAX:
+            self.fail(_unavailable(f"it was silent for {NODE_BEATS_SILENT_MAX * NODE_BEAT_S:g} s"))
+            return
+        if self._looks_silent >= NODE_BEATS_IDLE_MAX and not self.is_choked:
+            self.send((wire.signal(0, wire.PING),))
+        self._timer = self.loop.call_later(NODE_BEAT_S, self._look)
+
+    def _end(self) -> None:
+        if self._is_ended:
+            return
+        self._is_ended, self.is_open = True, False
+        if self._timer is not None:
+            self._timer.cancel()
+        assert self.why_ended is not None
+        self.ended(self.why_ended)
+
+
+def _unavailable(why: str) -> JadeError:
+    return JadeError(ErrorCode.UNAVAILABLE, why)
