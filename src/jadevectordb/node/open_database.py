@@ -7,8 +7,9 @@ search sees a whole frame or nothing of it. What an entry did is kept for the wr
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import TypeAlias
 
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -24,13 +25,15 @@ from jadevectordb.shard.maintenance import Lane, Maintenance
 from jadevectordb.shard.replica import Replica, WriteAtomically
 from jadevectordb.shard.view import DatabaseView
 
+Outcomes: TypeAlias = MutableMapping[tuple[ShardId, Sequence], Outcome]
 VERIFY_AT_OPEN_BYTES = 256 << 20  # segments are verified while opening up to this much, the rest in the background
 
 
 class OpenDatabase(ReadableDatabase):
     """directory: the database's folder. log: of this database, owned and closed by this object, as the compute lanes are.
 
-    progress: told of every change that a process which follows the folder has to notice.
+    progress: told of every change that a process which follows the folder has to notice. outcomes: where what entries did is kept
+    (None: until `take_outcome` asks for it, which whoever appended must then do).
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class OpenDatabase(ReadableDatabase):
         write_atomically: WriteAtomically,
         threads: int,
         progress: Progress = UNWATCHED,
+        outcomes: Outcomes | None = None,
     ) -> None:
         super().__init__(config)
         self.directory = directory
@@ -61,7 +65,7 @@ class OpenDatabase(ReadableDatabase):
             for i in range(config.shards)
         ]
         self._publishing = threading.Lock()
-        self._outcomes: dict[tuple[ShardId, Sequence], Outcome] = {}
+        self._outcomes: Outcomes = {} if outcomes is None else outcomes
         self.progress = progress
         self.maintenance = Maintenance(self.replicas, log, dict(compute), clock, self._republish, threads)
         self._unverified = self._verify_some()

@@ -140,7 +140,10 @@ class SnapshotBegin(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class SnapshotOffer(msgspec.Struct, array_like=True, kw_only=True):
-    """files: (path in the snapshot, bytes, xxh3-128 as hex). applied: the log continues it from applied + 1."""
+    """files: (path in the snapshot, bytes, xxh3-64 as hex; of a segment's files those its manifest vouches for).
+
+    applied: the log continues it from applied + 1.
+    """
 
     snapshot: str
     applied: int

@@ -1,0 +1,183 @@
+"""What a node does with one question about its replicas, once they have applied what they must have: search, get, scroll, count, look.
+
+Functions over replicas and a call; when, in which thread and for whom is `answering`'s business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from jadevectordb.gateway.embedded.arguments import count_of, group_into, names_of, overrides_of, place_of
+from jadevectordb.gateway.embedded.hits import Item
+from jadevectordb.gateway.embedded.opening import Opening
+from jadevectordb.gateway.embedded.searching import request_of
+from jadevectordb.gateway.embedded.stats import stats_of
+from jadevectordb.index.api import RECALL_DEFAULT
+from jadevectordb.model import filters
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.metric import Metric
+from jadevectordb.ports.node_calls import Count, Counted, Found, Get, Items, Look, Looked, Scroll, Search
+from jadevectordb.query import executor, merge, scan
+from jadevectordb.query.plan import Explanation, Match, SearchRequest
+from jadevectordb.shard.view import DatabaseView, ShardView
+
+_OPTIONS = frozenset(
+    ("k", "recall", "filter", "threshold", "max_distance", "exact", "nprobe", "candidates", "ef_search", "group_by", "group_size")
+)  # fmt: skip
+CheckWanted = Callable[[], None]  # raises CANCELLED when nobody waits for the answer any more
+
+
+class Held:
+    """The replicas asked, as of now. openings: one a shard, in the order of `shards`."""
+
+    def __init__(self, shards: Seq[int], openings: Seq[Opening]) -> None:
+        self.shards = shards
+        self.openings = openings
+        self.views: list[ShardView] = [opening.view.shards[0] for opening in openings]
+
+    @property
+    def one(self) -> Opening:
+        """They are configured alike: any can say what the database is."""
+        return self.openings[0]
+
+    @property
+    def view(self) -> DatabaseView:
+        return DatabaseView.of(tuple(self.views))
+
+    @property
+    def watermarks(self) -> list[tuple[int, int]]:
+        return [(shard, int(view.watermark)) for shard, view in zip(self.shards, self.views, strict=True)]
+
+    def cost_us(self) -> float:
+        return sum(opening.search_cost_us() for opening in self.openings)
+
+
+def search(held: Held, call: Search, check_wanted: CheckWanted) -> Found:
+    """The best of all the shards. Raises what is wrong with the request, CORRUPT, CANCELLED."""
+    started = time.perf_counter()
+    opening = held.one
+    request = search_request(opening, call)
+    explanation = Explanation(request.recall) if call.explain else None
+    matches = _matches(held, request, explanation, check_wanted)
+    hits = opening.hits(matches, request)
+    elapsed_us = (time.perf_counter() - started) * 1e6
+    if explanation is not None:
+        explanation.total_us = elapsed_us
+    include = call.include
+    return Found(
+        ids=[hit.id for hit in hits],
+        scores=[hit.score for hit in hits],
+        versions=[hit.version for hit in hits],
+        metadata=[hit.metadata_json for hit in hits] if "metadata" in include else [],
+        vectors=_rows_of(hits) if "vector" in include else b"",
+        watermarks=held.watermarks,
+        explanation=b"" if explanation is None else msgspec.json.encode(explanation.as_dict()),
+        search_us=elapsed_us,
+    )
+
+
+def _matches(
+    held: Held, request: SearchRequest, explanation: Explanation | None, check_wanted: CheckWanted
+) -> list[Match]:
+    if len(held.views) == 1 or request.group_by is not None:  # groups are chosen among the rows of all shards
+        check_wanted()
+        return executor.search(held.view, request, None, explanation)
+    ranked = []
+    for view in held.views:
+        check_wanted()
+        found = executor.search(DatabaseView.of((view,)), request, None, explanation)
+        if found:
+            ranked.append(found)
+    return merge.best(ranked, request.k) if ranked else []
+
+
+def search_request(opening: Opening, call: Search) -> SearchRequest:
+    """The request that a call makes, checked. Raises what is wrong with it."""
+    options: dict[str, Any] = dict(call.options)
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise JadeError(
+            ErrorCode.INVALID_ARGUMENT, f"This node does not know the search options {sorted(unknown)}: update it."
+        )
+    dtype = np.uint8 if opening.config.metric is Metric.HAMMING else np.dtype("<f4")
+    recall = options.get("recall", RECALL_DEFAULT)
+    request = request_of(
+        opening,
+        np.frombuffer(call.query, dtype),
+        k=options.get("k", 10),
+        filter=filter_of(opening, options.get("filter")),
+        recall=recall,
+        threshold=options.get("threshold"),
+        max_distance=options.get("max_distance"),
+    )
+    by_hand = [options.get(name) for name in ("nprobe", "candidates", "ef_search")]
+    if options.get("exact") or any(value is not None for value in by_hand):
+        request.overrides = overrides_of(bool(options.get("exact")), *by_hand)
+    elif request.recall == RECALL_DEFAULT:
+        request.overrides = opening.overrides
+    if options.get("group_by") is not None:
+        group_into(request, options["group_by"], options.get("group_size") or 1)
+    return request
+
+
+def filter_of(opening: Opening, value: object) -> Filter | None:
+    """A filter as it travels: bytes as `filters.to_json` wrote them, or a dict as a client would send."""
+    if value is None or value == b"":
+        return None
+    if isinstance(value, bytes):
+        return filters.from_json(value)
+    return opening.parse(value)  # type: ignore[arg-type]  # anything else is refused there
+
+
+def get(held: Held, call: Get, check_wanted: CheckWanted) -> Items:
+    names = names_of(call.ids)
+    found: list[Item] = []
+    for opening, view in zip(held.openings, held.views, strict=True):
+        check_wanted()
+        located = zip(names, view.locate(names), strict=True)
+        found += [Item(name, at[0].reader, at[1], opening.unpacker) for name, at in located if at is not None]
+    return _items(held, found, vectors=call.vectors)
+
+
+def scroll(held: Held, call: Scroll, check_wanted: CheckWanted) -> Items:
+    limit = count_of(call.limit, "limit")
+    check_wanted()
+    after = place_of(call.after or None)
+    found = scan.page(held.view, filter_of(held.one, call.filter), after, limit)
+    return _items(held, held.one.items(found), vectors=call.vectors)
+
+
+def count(held: Held, call: Count, check_wanted: CheckWanted) -> Counted:
+    check_wanted()
+    return Counted(count=scan.count(held.view, filter_of(held.one, call.filter)), watermarks=held.watermarks)
+
+
+def look(held: Held, call: Look, check_wanted: CheckWanted) -> Looked:
+    by_shard = []
+    for shard, opening in zip(held.shards, held.openings, strict=True):
+        check_wanted()
+        database = opening.database
+        value = stats_of(database) if call.what == "stats" else database.replicas[0].digest()
+        by_shard.append((shard, msgspec.json.encode(value)))
+    return Looked(by_shard=by_shard)
+
+
+def _items(held: Held, found: list[Item], *, vectors: bool) -> Items:
+    return Items(
+        ids=[item.id for item in found],
+        versions=[item.version for item in found],
+        metadata=[item.metadata_json for item in found],
+        vectors=_rows_of(found) if vectors else b"",
+        watermarks=held.watermarks,
+    )
+
+
+def _rows_of(items: Iterable[Item]) -> bytes:
+    return b"".join(np.ascontiguousarray(item.vector).tobytes() for item in items)

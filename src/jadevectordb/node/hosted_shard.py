@@ -1,0 +1,496 @@
+"""One replica of one shard on this node, from an empty folder to serving reads, and back to there whatever happens to it.
+
+A replica is an `OpenDatabase` with one shard whose log is a shard of the replicated log. A thread of its own moves it:
+
+    LOADING      a sound folder is opened. Without one: copied from a peer, or empty where the log begins at its first entry
+    CATCHING_UP  the log is followed; up to the end that the log's servers name, then near the end of that moment
+    ACTIVE       reads are answered; the thread only watches
+    FAILED       `reason` says why; it is tried again, more and more slowly
+
+What can go wrong, and what is done:
+
+    damaged files                   closed; another folder is loaded, from a peer or the whole log. Acknowledged entries the old
+                                    one had must be in the log: with less, the new one does not become active
+    the log begins later, or one    open and serving what it has, while a snapshot beyond that place is looked for among the peers
+    of its entries is damaged
+    an entry can't be applied       opened again from its checkpoint
+    the log is away                 open and serving; following goes on when it is back
+
+The older folder stays until the newer one is active.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.disk_errors import disk_error
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.model.limits import (
+    REPLICA_LAG_ENTRIES_MAX,
+    REPLICA_RETRY_S_MAX,
+    REPLICA_RETRY_S_MIN,
+    SNAPSHOT_ENTRIES_MIN,
+    SNAPSHOTS_COPIED_MAX,
+)
+from jadevectordb.model.operations import Outcome
+from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.node.readable import shard_folder
+from jadevectordb.node.replica_folders import ReplicaFolders
+from jadevectordb.node.shard_log import ReplicatedLog, ShardLog
+from jadevectordb.node.snapshot_copy import copy_snapshot
+from jadevectordb.node.watermark import OnApplied, RecentOutcomes, Watermark
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.compute import Compute
+from jadevectordb.ports.transport import Transport
+from jadevectordb.segment.sealed import SealedSegment
+from jadevectordb.shard.checkpoint import read_checkpoint
+from jadevectordb.shard.maintenance import Lane
+from jadevectordb.shard.replica import WriteAtomically
+from jadevectordb.topology.cluster_map import ReplicaReport, ReplicaState
+
+_WATCH_S = 1.0
+_ENGINE_SHARD = ShardId(0)
+_LOG_ENDS = (ErrorCode.LOG_TRUNCATED, ErrorCode.CORRUPT)  # the log does not continue what the replica has
+
+
+class HostingWorld:
+    """What replicas need of the node they are on.
+
+    open_log: a database's replicated log, by database id; a new object each time, which the replica closes. make_compute: the two
+    lanes of one replica's background work, closed by it. peers: addresses (HOST:PORT) of nodes with an active replica.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        open_log: Callable[[str], ReplicatedLog],
+        make_compute: Callable[[], Mapping[Lane, Compute]],
+        write_atomically: WriteAtomically,
+        transport: Transport,
+        peers: Callable[[str, int], list[str]],
+        threads: int,
+    ) -> None:
+        self.clock = clock
+        self.open_log = open_log
+        self.make_compute = make_compute
+        self.write_atomically = write_atomically
+        self.transport = transport
+        self.peers = peers
+        self.threads = threads
+        self.copies = threading.Semaphore(SNAPSHOTS_COPIED_MAX)
+
+
+class _Gate:
+    """Holds entries back while the disk is behind, so that rows in memory stay bounded. Called by the follower's thread."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._database: OpenDatabase | None = None
+        self._ended = False
+        self.stalled = ""  # why entries are held back; "" = they are not
+
+    def __call__(self) -> bool:
+        self._ready.wait()  # the first entries may come while the database is still being made
+        while not self._ended and self._database is not None:
+            try:
+                self._database.maintenance.wait_for_room()
+                self.stalled = ""
+                return True
+            except JadeError as error:
+                if error.code is ErrorCode.CLOSED:
+                    return False
+                self.stalled = error.message
+        return False
+
+    def open(self, database: OpenDatabase) -> None:
+        self._database = database
+        self._ready.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._ready.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    database: OpenDatabase
+    log: ShardLog
+    gate: _Gate
+    watermark: Watermark
+    outcomes: RecentOutcomes
+
+
+class HostedShard:
+    """Every method may be called from any thread, and none but `close` and `remove` waits."""
+
+    def __init__(self, world: HostingWorld, database: str, shard: int, config: DatabaseConfig, base: Path) -> None:
+        """database: its id. config: of the whole database. base: where the database's replicas lie."""
+        self.database_id = database
+        self.shard = shard
+        self._world = world
+        self._config = msgspec.structs.replace(config, shards=1)
+        self._folders = ReplicaFolders(base, shard)
+        self._wake = threading.Condition()  # guards the fields below; the thread waits on it
+        self._opened: _Opened | None = None
+        self._state = ReplicaState.ASSIGNED
+        self._reason = ""
+        self._has_caught_up = False  # once since it was opened
+        self._broken: JadeError | None = None  # the current folder is damaged
+        self._cut_off: JadeError | None = None  # the current folder is sound, but the log does not continue it
+        self._log_error: JadeError | None = None  # following ended with it
+        self._must_reach = 0  # entries that a folder here had applied: one in its place must have them too
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"jade-shard-{shard:04}", daemon=True)
+        self._thread.start()
+
+    # --- for those who read ---------------------------------------------------------------------------------------------
+
+    @property
+    def readable(self) -> OpenDatabase | None:
+        """The replica, when it was near the log's end once and its files are sound."""
+        opened = self._opened
+        if opened is None or not self._has_caught_up or opened.database.damage is not None:
+            return None
+        return opened.database
+
+    @property
+    def watermark(self) -> int:
+        opened = self._opened
+        return 0 if opened is None else opened.watermark.position
+
+    def when_applied(self, sequence: int, callback: OnApplied) -> Callable[[], None] | None:
+        """As `Watermark.when_reached`. The callback gets UNAVAILABLE when the replica is closed meanwhile, or is not open."""
+        opened = self._opened
+        if opened is None:
+            callback(self._not_open())
+            return None
+        return opened.watermark.when_reached(sequence, callback)
+
+    def outcome_of(self, sequence: int) -> Outcome | None:
+        """What this entry, applied before, did; None when that is forgotten."""
+        opened = self._opened
+        return None if opened is None else opened.outcomes.get((_ENGINE_SHARD, Sequence(sequence)))
+
+    def found_damage(self, error: JadeError) -> None:
+        """Reading it raised CORRUPT: the replica is replaced."""
+        opened = self._opened
+        if opened is not None and opened.database.damage is None:
+            opened.database.damage = error
+            with self._wake:
+                self._wake.notify_all()
+
+    def _not_open(self) -> JadeError:
+        return JadeError(
+            ErrorCode.UNAVAILABLE,
+            f"The replica of shard {self.shard} on this node is {self._state.value}: ask another one. {self._reason}",
+        )
+
+    # --- for the node's agent -------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ReplicaState:
+        return self._state
+
+    def report(self) -> ReplicaReport:
+        opened = self._opened
+        reason = self._reason
+        if opened is None:
+            return ReplicaReport(self.database_id, self.shard, self._state, reason=reason)
+        database = opened.database
+        parts = database.view.parts
+        return ReplicaReport(
+            self.database_id,
+            self.shard,
+            self._state,
+            watermark=opened.watermark.position,
+            checkpointed=opened.log.checkpointed,
+            rows=sum(part.live for part in parts),
+            bytes=sum(part.reader.disk_bytes for part in parts if isinstance(part.reader, SealedSegment)),
+            reason=reason or opened.gate.stalled or opened.log.trouble,
+        )
+
+    def stop(self) -> None:
+        """Begin to close."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+
+    def close(self) -> None:
+        """Stop; what is in the folder stays. Again is fine."""
+        self.stop()
+        self._thread.join()
+        self._close_opened()
+
+    def remove(self) -> None:
+        """Close, and remove the replica's folders."""
+        self.close()
+        self._folders.remove()
+
+    # --- the thread -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause_s = REPLICA_RETRY_S_MIN
+        while not self._closing:
+            try:
+                self._step()
+                pause_s = REPLICA_RETRY_S_MIN
+            except JadeError as error:
+                self._note(error)
+            except OSError as error:
+                self._note(disk_error(error, "load a replica", self._folders.current or Path()))
+            except Exception as error:  # a defect must not end the thread in silence
+                defect = JadeError(
+                    ErrorCode.INTERNAL_ERROR, f"loading the replica failed ({error!r}); please report this"
+                )
+                defect.__cause__ = error
+                self._note(defect)
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing, pause_s)
+            pause_s = min(2 * pause_s, REPLICA_RETRY_S_MAX)
+
+    def _step(self) -> None:
+        """From where it is to ACTIVE, and then until something happens. Raises what stands in the way."""
+        if self._cut_off is not None:
+            self._load_or_follow_on(self._cut_off)
+        elif self._broken is not None or self._folders.current is None:
+            self._load()
+        opened = self._opened or self._open()
+        if self._log_error is not None:  # it was one that passes
+            self._log_error = None
+            opened.log.follow_on()
+        if not self._catch_up(opened):
+            return
+        self._folders.drop_older()
+        with self._wake:
+            self._state, self._reason, self._has_caught_up, self._must_reach = ReplicaState.ACTIVE, "", True, 0
+        while not self._closing:
+            self._check(opened)
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing or self._is_in_trouble(opened), _WATCH_S)
+
+    def _note(self, error: JadeError) -> None:
+        passing = error.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.CLOSED)
+        with self._wake:
+            if self._broken is not None or not passing:
+                self._state = ReplicaState.FAILED
+            known = self._broken
+            self._reason = error.message if known is None or known is error else f"{known.message} {error.message}"
+
+    def _set_state(self, state: ReplicaState) -> None:
+        with self._wake:
+            self._state = state
+
+    # Opening
+
+    def _open(self) -> _Opened:
+        folder = self._folders.current
+        assert folder is not None and self._opened is None
+        self._set_state(ReplicaState.LOADING)
+        try:
+            applied = Sequence(read_checkpoint(shard_folder(folder, _ENGINE_SHARD)).applied)
+            opened = self._open_at(folder, applied)
+        except JadeError as error:
+            if error.code is ErrorCode.CORRUPT:
+                self._broken = error
+            raise
+        with self._wake:
+            self._opened, self._state = opened, ReplicaState.CATCHING_UP
+        return opened
+
+    def _open_at(self, folder: Path, applied: Sequence) -> _Opened:
+        world, gate, watermark, outcomes = self._world, _Gate(), Watermark(), RecentOutcomes()
+        self._log_error = None
+        replicated = world.open_log(self.database_id)
+        log = ShardLog(replicated, ShardId(self.shard), applied, admit=gate, on_error=self._end_following)
+        compute = world.make_compute()
+        try:
+            database = OpenDatabase(
+                self._config,
+                folder,
+                log=log,
+                compute=compute,
+                clock=world.clock,
+                write_atomically=world.write_atomically,
+                threads=world.threads,
+                progress=watermark,
+                outcomes=outcomes,
+            )
+        except BaseException:
+            gate.end()
+            log.close()
+            for lane in compute.values():
+                lane.close()
+            raise
+        gate.open(database)
+        return _Opened(database, log, gate, watermark, outcomes)
+
+    def _close_opened(self) -> None:
+        with self._wake:
+            opened, self._opened, self._has_caught_up = self._opened, None, False
+            if opened is not None:
+                self._must_reach = max(self._must_reach, opened.watermark.position)
+            self._wake.notify_all()
+        if opened is not None:
+            opened.gate.end()
+            opened.database.close()
+
+    # Following
+
+    def _end_following(self, error: JadeError) -> None:
+        with self._wake:
+            self._log_error = error
+            self._wake.notify_all()
+
+    def _catch_up(self, opened: _Opened) -> bool:
+        """Return when the replica is near the log's end; False when it is being closed."""
+        end = opened.log.end()
+        if end < self._floor():
+            raise JadeError(
+                ErrorCode.CORRUPT,
+                f"The log of shard {self.shard} ends at entry {end}, but a replica on this node had applied {self._floor()}: acknowledged "
+                "writes are missing in the log. The older folder is kept; restore the log's servers, or the database from a backup.",
+                details={"last": end, "applied": self._floor()},
+            )
+        while not self._closing:
+            self._await(opened, end)
+            newer = opened.log.end()
+            if newer - opened.watermark.position <= REPLICA_LAG_ENTRIES_MAX:
+                return not self._closing
+            end = newer
+        return False
+
+    def _await(self, opened: _Opened, sequence: int) -> None:
+        def reached(_error: JadeError | None) -> None:
+            with self._wake:
+                self._wake.notify_all()
+
+        cancel = opened.watermark.when_reached(sequence, reached)
+        try:
+            while opened.watermark.position < sequence and not self._closing:
+                self._check(opened)
+                with self._wake:
+                    self._wake.wait_for(
+                        lambda: self._closing or opened.watermark.position >= sequence or self._is_in_trouble(opened),
+                        _WATCH_S,
+                    )
+        finally:
+            if cancel is not None:
+                cancel()
+
+    # When something happens to it
+
+    def _is_in_trouble(self, opened: _Opened) -> bool:
+        return self._log_error is not None or opened.database.damage is not None
+
+    def _check(self, opened: _Opened) -> None:
+        """Raises what ends following, or reading; and leaves the replica as the next step needs it."""
+        trouble = opened.database.maintenance.trouble
+        damage = opened.database.damage or (trouble if trouble and trouble.code is ErrorCode.CORRUPT else None)
+        error = self._log_error
+        if damage is not None:
+            self._close_opened()
+            if damage.code is ErrorCode.CORRUPT:
+                self._broken = damage
+            raise damage
+        if error is None:
+            return
+        if error.code in _LOG_ENDS:
+            self._cut_off = error
+        elif error.code is ErrorCode.INTERNAL_ERROR:  # an entry may be half applied
+            self._close_opened()
+        raise error
+
+    # Loading
+
+    def _floor(self) -> int:
+        """What a folder in place of those here must have applied before it counts."""
+        floor = self._must_reach
+        for folder in self._folders.older:
+            with contextlib.suppress(JadeError):
+                floor = max(floor, read_checkpoint(shard_folder(folder, _ENGINE_SHARD)).applied)
+        return floor
+
+    def _load_or_follow_on(self, cut_off: JadeError) -> None:
+        """Without a snapshot from beyond the place where the log ended, look whether it goes on: servers may have come back."""
+        try:
+            self._load()
+        except JadeError as error:
+            self._cut_off = self._log_error = None
+            if self._opened is not None:
+                self._opened.log.follow_on()
+            raise JadeError(cut_off.code, f"{cut_off.message}. {error.message}", details=cut_off.details) from error
+
+    def _load(self) -> None:
+        """Put a new folder in place of the current one, if any. Raises why none could be had."""
+        if self._opened is None:
+            self._set_state(ReplicaState.LOADING)
+        while not self._world.copies.acquire(timeout=_WATCH_S):
+            self._check_wanted()
+        try:
+            self._check_wanted()
+            part = self._folders.part()
+            self._fill(part)
+        finally:
+            self._world.copies.release()
+        self._close_opened()
+        self._folders.install(part)
+        self._broken = self._cut_off = None
+
+    def _fill(self, part: Path) -> None:
+        first, last = self._ask_log()
+        reasons = []
+        if first > 1 or last >= SNAPSHOT_ENTRIES_MIN or self._broken is not None or self._cut_off is not None:
+            opened = self._opened
+            applied_min = max(first - 1, 0 if opened is None else opened.watermark.position + 1)
+            for address in self._world.peers(self.database_id, self.shard):
+                try:
+                    copy_snapshot(
+                        self._world.transport,
+                        address,
+                        self.database_id,
+                        self.shard,
+                        part,
+                        applied_min=applied_min,
+                        check_wanted=self._check_wanted,
+                    )
+                    return
+                except JadeError as error:
+                    self._check_wanted()
+                    reasons.append(f"{address}: {error.message}")
+        if first > 1 or self._cut_off is not None:
+            raise JadeError(
+                ErrorCode.UNAVAILABLE,
+                f"The log of shard {self.shard} begins at entry {first}, so a snapshot is needed, and no other node has one to give"
+                f"{''.join('; ' + reason for reason in reasons)}.",
+            )
+        _empty(part)
+
+    def _ask_log(self) -> tuple[int, int]:
+        log = self._world.open_log(self.database_id)
+        try:
+            return log.first(ShardId(self.shard)), log.last(ShardId(self.shard))
+        finally:
+            log.close()
+
+    def _check_wanted(self) -> None:
+        if self._closing:
+            raise JadeError(ErrorCode.CLOSED, "The replica is wanted no more on this node.")
+
+
+def _empty(folder: Path) -> None:
+    """Nothing of an earlier copy is to be left in a folder that the whole log is applied to."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
