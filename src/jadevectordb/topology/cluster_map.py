@@ -130,7 +130,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """Written about every second by each node. beat: grows; whoever watches judges by his own clock how long it has not.
 
     map_version: the newest map that this node has acted upon: `replicas` tells of all that this map places on it.
-    leaving: it is about to stop, and shall not be asked any more.
+    leaving: it is about to stop, and shall not be asked any more. figures: what the node measured of itself, by name (`FIGURES`); what it
+    can't tell is left out.
     """
 
     node: str

@@ -1,16 +1,31 @@
-"""What the system looks at by itself to raise alerts: the disk, and the background work and files of every database."""
+"""What the system looks at by itself, to raise alerts and to say how it is: the disk, databases' background work and files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
 from jadevectordb.gateway.service.alerts import AlertType, Check, Condition
+from jadevectordb.gateway.service.catalog import Directory
 from jadevectordb.gateway.service.lifecycle import LivingDatabase
+from jadevectordb.gateway.service.system_usage import SystemUsage
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.host import Host
 
 _LOW_SHARE, _LOW_BYTES = 0.10, 10 << 30  # low: less than a tenth and less than 10 GiB
 _CRITICAL_SHARE, _CRITICAL_BYTES = 0.03, 1 << 30
+_DISK_PERCENT_MAX = 98.0
+_TROUBLE_CHARACTERS_MAX = 500
+
+
+def storage_checks(catalog: Directory, usage: SystemUsage) -> dict[str, str]:
+    """`ok` or what is wrong: with the databases together, and with the disk."""
+    troubles = [f"{entry.record.name}: {trouble}" for entry in catalog.every() if (trouble := entry.handle.trouble)]
+    troubles += [f"{record.name}: {error.message}" for record, error in catalog.damaged()]
+    used = usage.disk_percent
+    return {
+        "database": "; ".join(troubles)[:_TROUBLE_CHARACTERS_MAX] or "ok",
+        "storage": "ok" if used is None or used < _DISK_PERCENT_MAX else f"the disk is {used:.0f} % full",
+    }
 
 
 def disk_check(host: Host) -> Check:

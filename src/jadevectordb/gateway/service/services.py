@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jadevectordb.gateway.access.access import Access
+    from jadevectordb.gateway.cluster.view import ClusterView
     from jadevectordb.gateway.embedded.store import Store
     from jadevectordb.gateway.service.alerts import Alerts
     from jadevectordb.gateway.service.analytics import Analytics
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Services:
-    """shut_down: asks the server to drain and stop; returns at once."""
+    """shut_down: asks the server to drain and stop; returns at once. cluster_view: of a node of a cluster; None on a single node."""
 
     version: str
     known: Known
@@ -45,7 +46,26 @@ class Services:
     shut_down: Callable[[], None] = lambda: None
     grpc_port: int | None = None
     extra_closers: list[Callable[[], None]] = field(default_factory=list)
+    cluster_view: ClusterView | None = None
+    rest_port: int = 0  # REST listens on; 0 = not yet
 
     @property
     def settings(self) -> Settings:
         return self.known.settings
+
+    @property
+    def cluster(self) -> ClusterView:
+        """What answers questions about the cluster, or about there being none."""
+        if self.cluster_view is None:
+            from jadevectordb.gateway.cluster.single_view import SingleNodeView
+
+            self.cluster_view = SingleNodeView(
+                self.catalog,
+                self.telemetry,
+                self.clock,
+                version=self.version,
+                host=self.settings.server.host,
+                port=lambda: self.rest_port or self.settings.server.port,
+                started_s=self.started_s,
+            )
+        return self.cluster_view

@@ -5,34 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from jadevectordb.gateway.rest.http import Request, Response, Route, iso, reply
+from jadevectordb.gateway.service.health_checks import storage_checks
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import JadeError
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_DISK_PERCENT_MAX = 98.0
 
 
-def storage_checks(services: Services) -> dict[str, str]:
-    """`ok` or what is wrong, for the databases together."""
-    troubles = [
-        f"{entry.record.name}: {trouble}" for entry in services.catalog.every() if (trouble := entry.handle.trouble)
-    ]
-    troubles += [f"{record.name}: {error.message}" for record, error in services.catalog.damaged()]
-    return {"database": "ok" if not troubles else "; ".join(troubles)[:500], "storage": _storage(services)}
-
-
-def _storage(services: Services) -> str:
-    used = services.telemetry.system_usage().disk_percent
-    return "ok" if used is None or used < _DISK_PERCENT_MAX else f"the disk is {used:.0f} % full"
+def _checks(services: Services) -> dict[str, str]:
+    return storage_checks(services.catalog, services.telemetry.system_usage())
 
 
 def _health(services: Services, request: Request) -> Response:
     # A database in trouble still answers reads: it is told, but only a server that can't serve is 503
-    return _health_reply(services, {**storage_checks(services), "network": "ok"}, 200)
+    return _health_reply(services, {**_checks(services), "network": "ok"}, 200)
 
 
 def _health_db(services: Services, request: Request) -> Response:
-    checks = storage_checks(services)
+    checks = _checks(services)
     more = {"network": "ok", "accounts": _accounts(services), "vectors": checks["database"]}
     return _health_reply(services, {**checks, **more}, 503)
 
@@ -67,7 +57,7 @@ def uptime_text(seconds: float) -> str:
 
 def _status(services: Services, request: Request) -> Response:
     usage, performance = services.telemetry.system_usage(), services.telemetry.performance()
-    checks = storage_checks(services)
+    checks = _checks(services)
     uptime = services.clock.monotonic_s() - services.started_s
     entries = services.catalog.every()
     body: dict[str, Any] = {
@@ -90,7 +80,7 @@ def _status(services: Services, request: Request) -> Response:
             "qps": performance.queries_per_second or 0.0,
         },
         "auth_mode": services.settings.auth.mode,
-        "cluster": {"enabled": False, "nodes": 1},
+        "cluster": {"enabled": services.cluster.is_cluster, "nodes": max(1, len(services.cluster.client_map().nodes))},
     }
     if services.settings.auth.is_open:
         body["warning"] = "Open mode: everyone on this machine acts as an admin. For development only."

@@ -1,0 +1,393 @@
+"""A cluster asked about itself, from what one of its nodes knows: the map, who said what of himself, and who is heard of.
+
+Nothing here asks another node, so an answer comes also when others are away; it is at most a heartbeat old. Changes are records in
+the metadata store: without a quorum they raise UNAVAILABLE, and nothing is acknowledged that nobody will carry out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import msgspec
+
+from jadevectordb.gateway.cluster.facts import (
+    ClusterFacts,
+    applied_lag,
+    node_checks,
+    node_health,
+    overall,
+    placed,
+    reasons,
+    replicas_of,
+    replicas_on,
+    shard_answer,
+    shard_status,
+    without_room,
+)
+from jadevectordb.gateway.cluster.resignation import ask_to_resign
+from jadevectordb.gateway.cluster.view import (
+    DEGRADED,
+    HEALTHY,
+    NOBODY,
+    ClientMap,
+    Diagnostics,
+    DrainAnswer,
+    FailoverAnswer,
+    MadeChange,
+    MapNode,
+    MetricsAnswer,
+    NodeAnswer,
+    NodeDetail,
+    NodeHealth,
+    ReplicaAnswer,
+    ShardAnswer,
+    ShardDetail,
+    StatusAnswer,
+    percent,
+    shard_of,
+)
+from jadevectordb.gateway.rest.http import iso
+from jadevectordb.gateway.service.performance import Performance
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.metadata_store import MetadataStore, Record
+from jadevectordb.topology.cluster_map import BEAT_PREFIX, NODE_PREFIX, NodeRecord, ReplicaState
+
+_FAILOVER_S_MAX = 15.0
+_LOOK_S = 0.05
+_CHANGE_TRIES_MAX = 5
+
+
+class ClusteredView:
+    """node: this one. facts: what is known now, from memory. changes: this node's own as a master, newest first."""
+
+    is_cluster = True
+
+    def __init__(
+        self,
+        node: str,
+        facts: Callable[[], ClusterFacts],
+        store: MetadataStore,
+        clock: Clock,
+        performance: Callable[[], Performance],
+        changes: Callable[[], Sequence[MadeChange]] = tuple,
+    ) -> None:
+        self._node = node
+        self._facts = facts
+        self._store = store
+        self._clock = clock
+        self._performance = performance
+        self._changes = changes
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Who waits for a failover is told that the server stops."""
+        self._closing.set()
+
+    # What is
+
+    def status(self) -> StatusAnswer:
+        facts = self._facts()
+        nodes = self._nodes(facts)
+        replication = [record.replication for record in facts.map.databases.values() if not record.dropped]
+        return StatusAnswer(
+            status=overall(facts),
+            master_node=facts.master or NOBODY,
+            total_nodes=len(nodes),
+            active_nodes=sum(node.status != "inactive" for node in nodes),
+            healthy_nodes=sum(node.health == HEALTHY for node in nodes),
+            total_shards=sum(1 for _ in placed(facts)),
+            replication_factor=max(replication, default=0),
+            cluster_id=facts.cluster_id,
+            term=facts.term,
+            nodes=nodes,
+            map_version=facts.map.version,
+            reasons=reasons(facts, ()),
+        )
+
+    def nodes(self) -> list[NodeAnswer]:
+        return self._nodes(self._facts())
+
+    def node(self, node: str, visible: Collection[str]) -> NodeDetail:
+        facts = self._facts()
+        record, beat = _known(facts, node), facts.beats.get(node)
+        shown = self._shown(facts, record)
+        plain = {name: getattr(shown, name) for name in NodeAnswer.__struct_fields__}
+        rows = [row for database, shard in placed(facts, visible) for row in replicas_of(facts, database, shard)]
+        alive = node in facts.alive
+        return NodeDetail(
+            **plain,
+            version=record.version,
+            uptime_seconds=max(0, self._clock.now_ms() - record.started_ms) // 1000 if alive else 0,
+            zone=record.zone,
+            peer=record.peer,
+            rest_url=record.rest,
+            grpc=record.grpc,
+            map_version=0 if beat is None else beat.map_version,
+            troubles=[f"{name}: {text}" for name, text in node_checks(facts, node).items() if text != "ok"],
+            replicas=[row for row in rows if row.node_id == node],
+        )
+
+    def node_health(self, node: str) -> NodeHealth:
+        facts = self._facts()
+        _known(facts, node)
+        figures = _figures(facts, node)
+        return NodeHealth(
+            node_id=node,
+            status=node_health(facts, node),
+            checks=node_checks(facts, node),
+            last_heartbeat=self._heard(facts, node),
+            cpu_usage=figures.get("cpu_percent"),
+            memory_usage=figures.get("memory_percent"),
+            disk_usage=figures.get("disk_percent"),
+            applied_lag=applied_lag(facts, node),
+        )
+
+    def shards(self, visible: Collection[str]) -> list[ShardAnswer]:
+        facts = self._facts()
+        return [shard_answer(facts, record, shard) for record, shard in placed(facts, visible)]
+
+    def shard(self, shard_id: str, visible: Collection[str]) -> ShardDetail:
+        facts, named = self._facts(), shard_of(shard_id)
+        for record, shard in placed(facts, {named[0]} & set(visible) if named else ()):
+            if named and shard.number == named[1]:
+                answer = shard_answer(facts, record, shard)
+                rows = replicas_of(facts, record, shard)
+                plain = {name: getattr(answer, name) for name in ShardAnswer.__struct_fields__}
+                return ShardDetail(**plain, migration=_migration(rows), placement=rows)
+        raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}.")
+
+    def diagnostics(self, visible: Collection[str]) -> Diagnostics:
+        facts = self._facts()
+        statuses = [shard_status(facts, record, shard) for record, shard in placed(facts)]
+        is_master = facts.master == self._node
+        lagging = [
+            row for record, shard in placed(facts) for row in replicas_of(facts, record, shard)
+            if row.node_id not in facts.alive or row.state != ReplicaState.ACTIVE
+        ]  # fmt: skip
+        return Diagnostics(
+            status=overall(facts),
+            nodes=self._nodes(facts),
+            shards=[shard_answer(facts, record, shard) for record, shard in placed(facts, visible)],
+            replication={
+                "replication_factor": max((r.replication for r in facts.map.databases.values()), default=0),
+                "lagging_replicas": len(lagging),
+                "degraded_shards": statuses.count(DEGRADED),
+                "unavailable_shards": statuses.count("UNAVAILABLE"),
+                "behind_entries": sum(applied_lag(facts, node) for node in facts.alive),
+            },
+            performance=self._performance(),
+            errors=reasons(facts, visible),
+            timestamp=iso(self._clock.now_ms()),
+            changes=list(self._changes()) if is_master else [],
+            changes_known_by=facts.master or NOBODY,
+        )
+
+    def metrics(self) -> MetricsAnswer:
+        facts = self._facts()
+        by_node = {node: _figures(facts, node) for node in sorted(facts.alive) if node in facts.nodes}
+
+        def told(name: str) -> list[float]:
+            return [figures[name] for figures in by_node.values() if name in figures]
+
+        def mean(name: str) -> float | None:
+            values = told(name)
+            return round(sum(values) / len(values), 1) if values else None
+
+        def total(name: str) -> float | None:
+            """None unless every live node told it: a sum of some would look like a drop."""
+            values = told(name)
+            return round(sum(values), 3) if values and len(values) == len(by_node) else None
+
+        return MetricsAnswer(
+            cpu_usage=mean("cpu_percent"),
+            memory_usage=mean("memory_percent"),
+            disk_usage=mean("disk_percent"),
+            queries_per_second=total("queries_per_second"),
+            query_latency_ms={name: max(told(f"latency_{name}_ms"), default=None) for name in ("p50", "p95", "p99")},
+            writes_per_second=total("writes_per_second"),
+            total_vectors=sum(shard_answer(facts, record, shard).vector_count for record, shard in placed(facts)),
+            nodes=len(facts.nodes),
+            shards=sum(1 for _ in placed(facts)),
+            by_node=by_node,
+        )
+
+    def client_map(self) -> ClientMap:
+        facts = self._facts()
+        return ClientMap(
+            is_cluster=True,
+            cluster_id=facts.cluster_id,
+            version=facts.map.version,
+            term=facts.term,
+            master=facts.master or NOBODY,
+            nodes=[
+                MapNode(
+                    id=node, rest=record.rest, grpc=record.grpc, alive=node in facts.alive, draining=record.draining
+                )
+                for node, record in sorted(facts.nodes.items())
+            ],
+        )
+
+    # What shall be
+
+    def add_node(self, node: str, address: str) -> NodeAnswer:
+        """A node joins by being started; what can be done here is to keep one that was to leave."""
+        facts = self._facts()
+        if node not in facts.nodes:
+            raise JadeError(
+                ErrorCode.CONFLICT,
+                f"A node joins by itself: start it with `jade serve --cluster --node-id {node:.64} --join ...` and the cluster's "
+                "secret; it appears in the list when it has.",
+            )
+        if not facts.nodes[node].draining:
+            raise JadeError(ErrorCode.ALREADY_EXISTS, f"The node {node!r:.80} is a part of this cluster already.")
+        record = self._change_node(node, lambda found: msgspec.structs.replace(found, draining=False))
+        return self._shown(facts, record)
+
+    def drain(self, node: str) -> DrainAnswer:
+        facts = self._facts()
+        _known(facts, node)
+        _check_master(facts)
+        left = replicas_on(facts, node)
+        if facts.nodes[node].draining and not left:
+            self._forget(node)
+            return DrainAnswer(node_id=node, status="removed", shards_to_move=0)
+        others = [other for other in facts.alive if other != node and other in facts.nodes]
+        if not others:
+            raise JadeError(ErrorCode.CONFLICT, "This is the last node that is alive: it can't be removed.")
+        crowded = without_room(facts, node)
+        if crowded:
+            raise JadeError(
+                ErrorCode.CONFLICT,
+                f"The replicas of database {crowded} on {node!r} have no other node to go to: add a node first.",
+                details={"database": crowded, "node": node},
+            )
+        self._change_node(node, lambda found: msgspec.structs.replace(found, draining=True))
+        return DrainAnswer(node_id=node, status="draining", shards_to_move=left)
+
+    def migrate(self, shard_id: str, target: str, visible: Collection[str]) -> dict[str, Any]:
+        self.shard(shard_id, visible)
+        raise JadeError(
+            ErrorCode.NOT_IMPLEMENTED,
+            "A shard can't be moved to a node of one's choice yet; DELETE /v1/cluster/nodes/{node} moves all that a node holds.",
+        )
+
+    def failover(self) -> FailoverAnswer:
+        began_s, before = self._clock.monotonic_s(), self._facts()
+        _check_master(before)
+        if sum(node in before.alive for node in before.nodes) < 2:
+            raise JadeError(ErrorCode.CONFLICT, "There is no other node alive that could become the master.")
+        ask_to_resign(self._store, before.term, self._node)
+        while True:
+            now = self._facts()
+            if now.term > before.term and now.master and now.master != before.master:
+                took_s = self._clock.monotonic_s() - began_s
+                return FailoverAnswer(
+                    old_master=before.master, new_master=now.master, term=now.term, took_ms=round(took_s * 1000, 1)
+                )
+            if self._clock.monotonic_s() - began_s > _FAILOVER_S_MAX or self._closing.wait(_LOOK_S):
+                raise JadeError(
+                    ErrorCode.UNAVAILABLE,
+                    f"{before.master} was asked to resign, but no other master was seen within {_FAILOVER_S_MAX:g} s.",
+                )
+
+    # Parts
+
+    def _nodes(self, facts: ClusterFacts) -> list[NodeAnswer]:
+        return [self._shown(facts, facts.nodes[node]) for node in sorted(facts.nodes)]
+
+    def _shown(self, facts: ClusterFacts, record: NodeRecord) -> NodeAnswer:
+        figures = _figures(facts, record.id)
+        host, port = _host_and_port(record)
+        status = "draining" if record.draining else "active"
+        return NodeAnswer(
+            node_id=record.id,
+            role="master" if record.id == facts.master else "worker",
+            address=f"{host}:{port}",
+            status=status if record.id in facts.alive else "inactive",
+            health=node_health(facts, record.id),
+            shards=replicas_on(facts, record.id),
+            cpu=percent(figures.get("cpu_percent")),
+            memory=percent(figures.get("memory_percent")),
+            storage=percent(figures.get("disk_percent")),
+            last_heartbeat=self._heard(facts, record.id),
+            id=record.id,
+            id_again=record.id,
+            host=host,
+            port=port,
+        )
+
+    def _heard(self, facts: ClusterFacts, node: str) -> str | None:
+        """By this node's clock: when it saw the last beat, not when the other says it was."""
+        age_s = facts.beat_age_s.get(node)
+        return None if age_s is None else iso(self._clock.now_ms() - round(age_s * 1000))
+
+    def _change_node(self, node: str, change: Callable[[NodeRecord], NodeRecord]) -> NodeRecord:
+        key = NODE_PREFIX + node
+        for _ in range(_CHANGE_TRIES_MAX):
+            found = self._store.get(key)
+            if found is None:
+                _unknown(node)
+            changed = change(msgspec.json.decode(found.value, type=NodeRecord))
+            if self._store.compare_and_set(key, msgspec.json.encode(changed), found.revision) is not None:
+                return changed
+        raise JadeError(
+            ErrorCode.UNAVAILABLE, f"The record of {node} is changed by somebody else all the time: try again."
+        )
+
+    def _forget(self, node: str) -> None:
+        for key in (NODE_PREFIX + node, BEAT_PREFIX + node):
+            for _ in range(_CHANGE_TRIES_MAX):
+                found: Record | None = self._store.get(key)
+                if found is None or self._store.compare_and_set(key, None, found.revision) is not None:
+                    break
+
+
+def _migration(rows: list[ReplicaAnswer]) -> dict[str, Any] | None:
+    """The replica that comes and the one that goes, where there are such; how long it takes is not known."""
+    coming = next((row for row in rows if row.wanted == ReplicaState.ASSIGNED), None)
+    going = next((row for row in rows if row.wanted == ReplicaState.RETIRING), None)
+    moving = coming or going
+    if moving is None:
+        return None
+    return {
+        "phase": moving.state,
+        "source_node": NOBODY if going is None else going.node_id,
+        "target_node": NOBODY if coming is None else coming.node_id,
+        "progress": None,
+        "eta_seconds": None,
+        "behind": 0 if coming is None else coming.behind,
+    }
+
+
+def _figures(facts: ClusterFacts, node: str) -> dict[str, float]:
+    """Of a node that is away they are of the past: left out."""
+    beat = facts.beats.get(node)
+    return beat.figures if beat is not None and node in facts.alive else {}
+
+
+def _host_and_port(record: NodeRecord) -> tuple[str, int]:
+    """Of REST; of the node's answers to others where it has not told its REST."""
+    parts = urlsplit(record.rest or f"//{record.peer}")
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _known(facts: ClusterFacts, node: str) -> NodeRecord:
+    record = facts.nodes.get(node)
+    if record is None:
+        _unknown(node)
+    return record
+
+
+def _unknown(node: str) -> NoReturn:
+    raise JadeError(ErrorCode.NOT_FOUND, f"Node not found: {node!r:.200}. GET /v1/cluster/nodes lists them.")
+
+
+def _check_master(facts: ClusterFacts) -> None:
+    if facts.store_trouble:
+        raise JadeError(ErrorCode.UNAVAILABLE, f"No quorum, so nothing can be changed: {facts.store_trouble}")
+    if not facts.master:
+        raise JadeError(ErrorCode.UNAVAILABLE, "There is no master now that would carry it out: try again in a moment.")

@@ -1,0 +1,222 @@
+"""What is known of a cluster at one moment, and what follows from it: who is alive, how far replicas are, what is wrong. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from jadevectordb.gateway.cluster.view import (
+    DEGRADED,
+    HEALTHY,
+    NOBODY,
+    UNHEALTHY,
+    ReplicaAnswer,
+    ShardAnswer,
+    shard_name,
+)
+from jadevectordb.topology.cluster_map import (
+    ClusterMap,
+    DatabaseRecord,
+    Heartbeat,
+    NodeRecord,
+    ReplicaReport,
+    ReplicaState,
+    ShardRecord,
+)
+
+MIGRATING, UNAVAILABLE = "MIGRATING", "UNAVAILABLE"
+_BEHIND_MAX = 10_000  # log entries; a replica further behind than this is told
+_READABLE = (ReplicaState.ACTIVE, ReplicaState.RETIRING)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """master: who holds the lease as far as this node knows, "" = nobody that is alive. beat_age_s: since each beat was seen to change.
+
+    store_trouble: why the metadata store can't be asked, "" when it can: everything else is then what was last known.
+    """
+
+    cluster_id: str
+    map: ClusterMap
+    nodes: Mapping[str, NodeRecord]
+    beats: Mapping[str, Heartbeat]
+    alive: frozenset[str]
+    beat_age_s: Mapping[str, float] = field(default_factory=dict)
+    master: str = ""
+    term: int = 0
+    store_trouble: str = ""
+
+
+def placed(facts: ClusterFacts, visible: Collection[str] | None = None) -> Iterator[tuple[DatabaseRecord, ShardRecord]]:
+    """Every shard, in order. visible: of these databases only."""
+    for name in sorted(facts.map.databases):
+        record = facts.map.databases[name]
+        if not record.dropped and (visible is None or name in visible):
+            for shard in record.shards:
+                yield record, shard
+
+
+def report_of(facts: ClusterFacts, node: str, database: str, shard: int) -> ReplicaReport | None:
+    beat = facts.beats.get(node)
+    if beat is None:
+        return None
+    return next((r for r in beat.replicas if r.database == database and r.shard == shard), None)
+
+
+def replicas_of(facts: ClusterFacts, record: DatabaseRecord, shard: ShardRecord) -> list[ReplicaAnswer]:
+    reports = {replica.node: report_of(facts, replica.node, record.id, shard.number) for replica in shard.replicas}
+    furthest = max((report.watermark for report in reports.values() if report is not None), default=0)
+    rows = []
+    for replica in shard.replicas:
+        report = reports[replica.node]
+        rows.append(
+            ReplicaAnswer(
+                database_id=record.id,
+                shard=shard.number,
+                node_id=replica.node,
+                is_primary=replica.node == shard.primary,
+                wanted=str(replica.state),
+                state=_state(facts, replica.node, report),
+                watermark=0 if report is None else report.watermark,
+                behind=furthest - (0 if report is None else report.watermark),
+                vector_count=0 if report is None else report.rows,
+                size_bytes=0 if report is None else report.bytes,
+                reason="" if report is None else report.reason,
+            )
+        )
+    return rows
+
+
+def _state(facts: ClusterFacts, node: str, report: ReplicaReport | None) -> str:
+    if node not in facts.alive:
+        return "node away"
+    return "not begun" if report is None else str(report.state)
+
+
+def serving(facts: ClusterFacts, shard: ShardRecord) -> list[str]:
+    """Nodes that are alive and whose replica may be asked, the primary first."""
+    return [node for node in shard.readable if node in facts.alive]
+
+
+def shard_answer(facts: ClusterFacts, record: DatabaseRecord, shard: ShardRecord) -> ShardAnswer:
+    nodes = serving(facts, shard)
+    primary = shard.primary or (nodes[0] if nodes else NOBODY)
+    told = report_of(facts, primary, record.id, shard.number)
+    if told is None:
+        others = (report_of(facts, node, record.id, shard.number) for node in nodes)
+        told = max((report for report in others if report), key=lambda report: report.watermark, default=None)
+    return ShardAnswer(
+        shard_id=shard_name(record.id, shard.number),
+        primary_node=primary,
+        replicas=len(nodes),
+        vector_count=0 if told is None else told.rows,
+        status=shard_status(facts, record, shard),
+        database_id=record.id,
+        size_bytes=0 if told is None else told.bytes,
+        replica_nodes=",".join(replica.node for replica in shard.replicas),
+    )
+
+
+def shard_status(facts: ClusterFacts, record: DatabaseRecord, shard: ShardRecord) -> str:
+    active = [r.node for r in shard.replicas if r.state is ReplicaState.ACTIVE and r.node in facts.alive]
+    if not serving(facts, shard):
+        return UNAVAILABLE
+    if len(active) < record.replication:
+        return DEGRADED
+    return HEALTHY if all(replica.state is ReplicaState.ACTIVE for replica in shard.replicas) else MIGRATING
+
+
+def node_checks(facts: ClusterFacts, node: str) -> dict[str, str]:
+    """`ok`, or what is wrong, for each thing that is looked at."""
+    beat = facts.beats.get(node)
+    age_s = facts.beat_age_s.get(node)
+    alive = node in facts.alive
+    if alive:
+        heartbeat = "ok"
+    elif beat is not None and beat.leaving:
+        heartbeat = "the node was stopped"
+    else:
+        heartbeat = "never heard of" if age_s is None else f"not heard of for {age_s:.0f} s"
+    return {
+        "heartbeat": heartbeat,
+        "replicas": (_replica_trouble(facts, node) if alive else "not known: the node is away") or "ok",
+        "node": ("; ".join(beat.troubles) if beat is not None else "") or "ok",
+    }
+
+
+def _replica_trouble(facts: ClusterFacts, node: str) -> str:
+    told = []
+    for record, shard in placed(facts):
+        if shard.on(node) is None:
+            continue
+        mine = next(row for row in replicas_of(facts, record, shard) if row.node_id == node)
+        name = shard_name(record.id, shard.number)
+        if mine.state == ReplicaState.FAILED:
+            told.append(f"{name} failed: {mine.reason}")
+        elif mine.behind > _BEHIND_MAX:
+            told.append(f"{name} is {mine.behind} entries behind")
+    return "; ".join(told)
+
+
+def node_health(facts: ClusterFacts, node: str) -> str:
+    if node not in facts.alive:
+        return UNHEALTHY
+    return HEALTHY if all(text == "ok" for text in node_checks(facts, node).values()) else DEGRADED
+
+
+def applied_lag(facts: ClusterFacts, node: str) -> int:
+    return sum(
+        row.behind
+        for record, shard in placed(facts)
+        if shard.on(node) is not None
+        for row in replicas_of(facts, record, shard)
+        if row.node_id == node
+    )
+
+
+def reasons(facts: ClusterFacts, visible: Collection[str] | None = None) -> list[str]:
+    """Why the cluster is not HEALTHY. visible: shards are named of these databases only, the others are counted."""
+    told = []
+    if facts.store_trouble:
+        told.append(f"the metadata store can't be asked, this is what was last known: {facts.store_trouble}")
+    if not facts.master:
+        told.append("no master: nothing is placed or moved until one is elected")
+    for node in sorted(facts.nodes):
+        told += [f"node {node}: {text}" for text in node_checks(facts, node).values() if text != "ok"][:1]
+    hidden: dict[str, int] = {}
+    for record, shard in placed(facts):
+        status = shard_status(facts, record, shard)
+        if status in (DEGRADED, UNAVAILABLE):
+            if visible is None or record.id in visible:
+                served = len(serving(facts, shard))
+                told.append(
+                    f"shard {shard_name(record.id, shard.number)}: {status}, {served} of {record.replication} serve"
+                )
+            else:
+                hidden[status] = hidden.get(status, 0) + 1
+    return told + [f"{count} shards of other databases: {status}" for status, count in sorted(hidden.items())]
+
+
+def overall(facts: ClusterFacts) -> str:
+    """UNHEALTHY: something can't be done: no master, no quorum, or a shard that nobody serves."""
+    statuses = {shard_status(facts, record, shard) for record, shard in placed(facts)}
+    if facts.store_trouble or not facts.master or UNAVAILABLE in statuses:
+        return UNHEALTHY
+    well = all(node_health(facts, node) == HEALTHY for node in facts.nodes)
+    return HEALTHY if well and DEGRADED not in statuses else DEGRADED
+
+
+def replicas_on(facts: ClusterFacts, node: str) -> int:
+    return sum(1 for record, shard in placed(facts) if shard.on(node) is not None)
+
+
+def without_room(facts: ClusterFacts, leaving: str) -> str:
+    """The database whose replicas would find no other node when this one leaves; "" when all do."""
+    staying = [
+        node for node in facts.alive if node != leaving and node in facts.nodes and not facts.nodes[node].draining
+    ]
+    for record, shard in placed(facts):
+        kept = {replica.node for replica in shard.replicas if replica.state is not ReplicaState.RETIRING}
+        if leaving in kept and len(kept - {leaving}) < record.replication and not set(staying) - kept:
+            return record.id
+    return ""
