@@ -213,7 +213,14 @@ class JetStreamLog:
         """The last sequence of each shard's messages."""
         results = await asyncio.gather(
             *(
-                publish(self._connection, self.stream(shard), self._subject(shard), parts, deadline)
+                publish(
+                    self._connection,
+                    self.stream(shard),
+                    self._subject(shard),
+                    parts,
+                    deadline,
+                    replicated=self._replicas > 1,
+                )
                 for shard, parts in messages.items()
             ),
             return_exceptions=True,

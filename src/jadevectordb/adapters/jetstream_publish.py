@@ -2,9 +2,10 @@
 
 Every message has an id that the stream remembers for some minutes. Publishing it again answers with the first one's place, so
 an answer that was lost costs nothing. When no answer comes, the cheap question is asked first (`look`): the same id with a
-condition that can never hold, that the stream's last message has an id which no message has. The servers look for the id
-before they look at this condition (at those on sequences only when they are a cluster), so the answer is the place of
-the message that is there, or a refusal that stores nothing.
+condition that can never hold. The servers look for the id before they look at the condition, so the answer is the place of
+the message that is there, or a refusal that stores nothing. Which condition they look at only then depends on the
+stream: with several replicas one on the last sequence (one on the last message's id is looked at too late, and the id
+then counts as being stored until the next leader), with one replica the other way round.
 
 Several messages for one stream go as one atomic batch: all of them, one after the other, or none. If a batch was stored and its
 answer lost, the same batch is refused as a duplicate, and its last message's id tells where it lies.
@@ -26,6 +27,7 @@ from jadevectordb.adapters.jetstream_api import (
     MESSAGE_ID_IN_FLIGHT,
     STREAM_NOT_FOUND,
     WRONG_LAST_ID,
+    WRONG_LAST_SEQUENCE,
     ApiError,
     Deadline,
     Retry,
@@ -37,10 +39,12 @@ from jadevectordb.adapters.nats_connection import Connected, DisconnectedError, 
 from jadevectordb.model.errors import JadeError
 
 _ANSWER_S = 2.0  # before the first look what became of it; doubled
-_NEVER = "no message has this id"
+_NO_SEQUENCE = str(2**63 - 1)
+_NO_ID = "no message has this id"
 
 MESSAGE_ID = "Nats-Msg-Id"
-EXPECTED_LAST_ID = "Nats-Expected-Last-Msg-Id"
+_EXPECTED_LAST = "Nats-Expected-Last-Sequence"
+_EXPECTED_LAST_ID = "Nats-Expected-Last-Msg-Id"
 EXPECTED_LAST_OF_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -61,11 +65,18 @@ class Place:
 
 
 async def publish(
-    connection: NatsConnection, stream: str, subject: str, messages: Seq[Message], deadline: Deadline
+    connection: NatsConnection,
+    stream: str,
+    subject: str,
+    messages: Seq[Message],
+    deadline: Deadline,
+    *,
+    replicated: bool,
 ) -> Place:
-    """Where the messages lie, durable on a majority. Raises UNAVAILABLE, NOT_FOUND, DISK_FULL, IO_ERROR.
+    """Where the messages lie, durable on a majority. replicated: the stream has more than one replica.
 
-    UNAVAILABLE tells in `details["undecided"]` whether they may be stored all the same, now or soon.
+    Raises NOT_FOUND, DISK_FULL, IO_ERROR, and UNAVAILABLE, which tells in `details["undecided"]` whether they may be stored
+    all the same, now or soon.
     """
     retry = Retry(connection, deadline, f"writing to {stream}")
     sent = False
@@ -74,7 +85,9 @@ async def publish(
         try:
             connected = await asyncio.wait_for(connection.connected(), deadline.left_s(1e6))
             if sent:
-                found = await look(connected, subject, messages[-1].id, deadline.left_s(_ANSWER_S))
+                found = await look(
+                    connected, subject, messages[-1].id, deadline.left_s(_ANSWER_S), replicated=replicated
+                )
                 if found is not None:
                     return Place(found, True)
             sent = True
@@ -134,16 +147,17 @@ async def _post_batch(connected: Connected, subject: str, messages: Seq[Message]
     return await connected.post(subject, last.data, {**headers, "Nats-Batch-Commit": "1"})
 
 
-async def look(connected: Connected, subject: str, message_id: str, wait_s: float) -> int | None:
+async def look(connected: Connected, subject: str, message_id: str, wait_s: float, *, replicated: bool) -> int | None:
     """The place of the message with this id, None when the stream has none. Stores nothing.
 
     Raises ApiError (MESSAGE_ID_IN_FLIGHT: it is being stored), DisconnectedError, NoRespondersError, TimeoutError.
     """
     try:
-        answer = await connected.ask(subject, b"", {MESSAGE_ID: message_id, EXPECTED_LAST_ID: _NEVER}, wait_s)
+        never = {_EXPECTED_LAST: _NO_SEQUENCE} if replicated else {_EXPECTED_LAST_ID: _NO_ID}
+        answer = await connected.ask(subject, b"", {MESSAGE_ID: message_id, **never}, wait_s)
         return place_of(answer)[0]
     except ApiError as error:
-        if error.number == WRONG_LAST_ID:
+        if error.number in (WRONG_LAST_SEQUENCE, WRONG_LAST_ID):
             return None
         raise
 

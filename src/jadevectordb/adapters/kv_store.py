@@ -82,6 +82,7 @@ class KvStore:
         self._connection = connection
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
+        self._replicated = replicas > 1
         self._answer_s = answer_s
         self._tombstones_max = tombstones_max
         self._lock = threading.Lock()
@@ -177,7 +178,9 @@ class KvStore:
             try:
                 connected = await asyncio.wait_for(self._connection.connected(), deadline.left_s(1e6))
                 if sent:
-                    place = await look(connected, subject, write_id.hex(), deadline.left_s(_TRY_S))
+                    place = await look(
+                        connected, subject, write_id.hex(), deadline.left_s(_TRY_S), replicated=self._replicated
+                    )
                     if place is not None:
                         return place
                 sent = True

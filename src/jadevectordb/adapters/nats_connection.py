@@ -36,6 +36,8 @@ _PING_S = 2  # a server that answers none of two pings is gone
 _PINGS_UNANSWERED_MAX = 2
 _CALL_GRACE_S = 5.0  # beyond a call's own deadline: the loop itself hangs
 _NO_RESPONDERS = "503"
+_WRONG_PASSWORD = "Authorization Violation"
+_RESET = "reset by peer"
 
 T = TypeVar("T")
 
@@ -313,12 +315,22 @@ class NatsConnection:
             await connected.begin()
         except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
             await _close_quietly(client)
-            self._show(False, "", number - 1, f"{server}: {refusals[-1] if refusals else str(error) or repr(error)}")
+            self._show(False, "", number - 1, self._refusal(server, [*refusals, str(error) or repr(error)]))
             return None
         except BaseException:
             await _close_quietly(client)
             raise
         return connected
+
+    def _refusal(self, server: str, heard: list[str]) -> str:
+        """What tells most. A server that does not take the password says so and hangs up, and often only the latter is heard."""
+        for text in heard:
+            if _WRONG_PASSWORD in text:
+                return f"{server}: {text}"
+        before = self.state.refusal
+        if _RESET in heard[0] and before.startswith(server) and _WRONG_PASSWORD in before:
+            return before
+        return f"{server}: {heard[0]}"
 
     def _show(self, connected: bool, server: str, number: int, refusal: str) -> None:
         with self._lock:
