@@ -3,7 +3,8 @@
 Whether the other side is alive is judged by bytes: after a second without any it is pinged, after three it is given up. Looks
 are counted, not seconds: if this process was stopped for a while, that is one look, and not the other side's silence.
 A side that takes bytes slowly is not silent: while more waits to be sent than NODE_UNSENT_BYTES_HIGH, each look at which it took
-some counts as a sign of life. Meanwhile no further calls are read from it, so what it asks for can't pile up here.
+some counts as a sign of life. Meanwhile no further calls of it are begun or read, so what it asks for can't pile up here. Answers
+are always read, or two nodes that both wait for the other to read would wait for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from jadevectordb.model.limits import (
     NODE_UNSENT_BYTES_MAX,
 )
 
+_CHOKED_LOOK_S = 0.01  # how often a side that reads slowly is looked at
+
 
 class FramedConnection(asyncio.Protocol):
     """Used in the loop only. Its ends say what calls and answers mean: `opened`, `received`, `ended`."""
@@ -33,12 +36,12 @@ class FramedConnection(asyncio.Protocol):
         self.loop = loop
         self.greeting = Greeting(side, identity, secrets.token_bytes(NONCE_BYTES))
         self.is_open = False  # greeted, and not ended
-        self.is_choked = False  # more than NODE_UNSENT_BYTES_HIGH wait to be sent
         self.remote = "?"  # HOST:PORT of the other end
         self.why_ended: JadeError | None = None  # the first reason
         self._transport: asyncio.Transport
         self._is_ended = False
         self._splitter = wire.Splitter(GREETING_BYTES_MAX)
+        self._held: list[wire.Frame] = []  # read, and to be taken when the other side took what waits for it
         self._looks_silent = 0
         self._unsent_bytes_before = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -61,6 +64,11 @@ class FramedConnection(asyncio.Protocol):
     def gone(self) -> None:
         """The socket is closed: after `ended`, at once or when what was written has gone out."""
 
+    @property
+    def is_choked(self) -> bool:
+        """More waits to be sent than should."""
+        return self._transport.get_write_buffer_size() > NODE_UNSENT_BYTES_HIGH
+
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def send(self, buffers: tuple[bytes, ...]) -> None:
@@ -70,7 +78,7 @@ class FramedConnection(asyncio.Protocol):
             self._transport.write(buffers[0])
         else:
             self._transport.writelines(buffers)
-        if self.is_choked and self._transport.get_write_buffer_size() > NODE_UNSENT_BYTES_MAX:
+        if self._transport.get_write_buffer_size() > NODE_UNSENT_BYTES_MAX:
             self.fail(_unavailable(f"more than {NODE_UNSENT_BYTES_MAX:,} bytes wait to be sent to it"))
 
     def fail(self, why: JadeError) -> None:
@@ -95,7 +103,6 @@ class FramedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # not by inheritance in uvloop
-        transport.set_write_buffer_limits(high=NODE_UNSENT_BYTES_HIGH)
         name = transport.get_extra_info("peername")
         self.remote = f"{name[0]}:{name[1]}" if name else "?"
         self._timer = self.loop.call_later(NODE_GREETING_S_MAX, self._greeting_late)
@@ -104,29 +111,13 @@ class FramedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._looks_silent = 0
         try:
-            for number, kind, code, payload in self._splitter.feed(data):
-                if self._is_ended:
-                    return
-                if not self.is_open:
-                    self._greet(kind, payload)
-                elif kind == wire.PING:
-                    self.send((wire.signal(0, wire.PONG),))
-                elif kind == wire.REFUSAL:
-                    self.fail(wire.failure_error(payload))
-                elif kind != wire.PONG:
-                    self.received(number, kind, code, payload)
+            frames = self._splitter.feed(data)
+            if self._held:  # TLS hands over what it had decrypted when reading was paused
+                self._held += frames
+            else:
+                self._take(frames)
         except JadeError as error:
             self.refuse(error)
-
-    def pause_writing(self) -> None:
-        self.is_choked = True
-        self._unsent_bytes_before = self._transport.get_write_buffer_size()
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.is_choked = False
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.why_ended = self.why_ended or _unavailable(str(error) if error else "the other side closed it")
@@ -136,6 +127,37 @@ class FramedConnection(asyncio.Protocol):
         self.gone()
 
     # --- the inside ---------------------------------------------------------------------------------------------------
+
+    def _take(self, frames: list[wire.Frame]) -> None:
+        for position, (number, kind, code, payload) in enumerate(frames):
+            if self._is_ended:
+                return
+            if not self.is_open:
+                self._greet(kind, payload)
+            elif kind == wire.CALL and self.is_choked:
+                self._held = frames[position:]
+                self._transport.pause_reading()
+                self.loop.call_later(_CHOKED_LOOK_S, self._go_on)
+                return
+            elif kind == wire.PING:
+                self.send((wire.signal(0, wire.PONG),))
+            elif kind == wire.REFUSAL:
+                self.fail(wire.failure_error(payload))
+            elif kind != wire.PONG:
+                self.received(number, kind, code, payload)
+
+    def _go_on(self) -> None:
+        if self._is_ended:
+            return
+        if self.is_choked:
+            self.loop.call_later(_CHOKED_LOOK_S, self._go_on)
+            return
+        frames, self._held = self._held, []
+        self._transport.resume_reading()
+        try:
+            self._take(frames)
+        except JadeError as error:
+            self.refuse(error)
 
     def _greet(self, kind: int, payload: memoryview) -> None:
         if kind == wire.REFUSAL:
@@ -178,6 +200,7 @@ class FramedConnection(asyncio.Protocol):
         if self._is_ended:
             return
         self._is_ended, self.is_open = True, False
+        self._held.clear()
         if self._timer is not None:
             self._timer.cancel()
         assert self.why_ended is not None

@@ -82,9 +82,9 @@ class _AnsweringConnection(FramedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._server.remember(self)
         super().connection_made(transport)
-        if self._server.connections > NODE_CONNECTIONS_MAX:
+        if self._server.connections > (most := self._server.connections_max):
             node = self._server.identity.node
-            self.refuse(JadeError(ErrorCode.UNAVAILABLE, f"node {node} has {NODE_CONNECTIONS_MAX} connections already"))
+            self.refuse(JadeError(ErrorCode.UNAVAILABLE, f"node {node} has {most} connections already"))
 
     def opened(self) -> None:
         pass
@@ -166,6 +166,7 @@ class FramedServer:
         *,
         tls: TlsFiles | None = None,
         loop: LoopThread | None = None,
+        connections_max: int = NODE_CONNECTIONS_MAX,
     ) -> None:
         """port: 0 = one that is free. loop: to share with a FramedTransport; it is the caller's to close, after this.
 
@@ -179,6 +180,7 @@ class FramedServer:
         self._sockets = 0  # of connections, ended ones that still send their last answers included
         self._drained = threading.Event()
         self._gone = threading.Event()
+        self.connections_max = connections_max
         self._told = ""  # the last refusal in the log: who is refused knocks again and again
         self.loop = loop or LoopThread(f"jade-answers-{identity.node}")
         self._owns_loop = loop is None

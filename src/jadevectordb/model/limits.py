@@ -211,7 +211,7 @@ STORE_ANSWER_S_MAX = 10.0  # how long a call to the replicated metadata store tr
 
 NODE_FRAME_BYTES_MAX = 16 << 20  # one call or answer between nodes
 NODE_CALLS_MAX = 1024  # calls under way on one connection between nodes; more are refused
-NODE_CONNECTIONS_MAX = 1024  # of other nodes to this one
+NODE_CONNECTIONS_MAX = 512  # of other nodes to this one
 NODE_PEERS_MAX = 1024  # addresses that a node keeps connections to,
 NODE_PEER_IDLE_S_MAX = 60.0  # and tries to reach again for so long after the last call
 NODE_CONNECT_S_MAX = 1.0  # how long connecting to another node may take,

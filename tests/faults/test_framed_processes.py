@@ -1,0 +1,185 @@
+"""Nodes in processes of their own are killed, stopped and started again: who asks them hears of it, and finds them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from jadevectordb.adapters.framed_client import FramedTransport
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import NODE_BEAT_S
+from jadevectordb.ports.node_calls import Asked, Count, Ping, SnapshotRead
+from tests.node_process import node_process
+from tests.transport_world import WAIT_S, Answers, Scripted, answering, asking, begin
+
+HANG = Count(asked=Asked(database="hang", shards=(0,)))
+COUNT = Count(asked=Asked(database="d", shards=(0,)))
+
+
+def pause(wait_s: float) -> None:
+    threading.Event().wait(wait_s)
+
+
+def ask_until_answered(transport: FramedTransport, address: str) -> int:
+    until_s = transport.now_s() + WAIT_S
+    while True:
+        try:
+            counted: int = transport.call(address, COUNT, WAIT_S).count
+            return counted
+        except JadeError as error:
+            assert error.code is ErrorCode.UNAVAILABLE and transport.now_s() < until_s
+        pause(0.01)
+
+
+def test_kill_9_ends_what_is_under_way_and_a_new_process_is_found() -> None:
+    answers = Answers()
+    with asking() as transport, node_process() as first:
+        assert transport.call(first.address, COUNT, WAIT_S).count == first.pid
+        for number in range(20):
+            begin(transport, first.address, HANG, answers, number)
+        # behind the calls on the same connection, so those have arrived
+        assert transport.call(first.address, COUNT, WAIT_S).count == first.pid
+        first.kill()
+        for _, _, error in answers.wait(20):
+            assert isinstance(error, JadeError)
+            assert error.code is ErrorCode.UNAVAILABLE and error.details["sent"] is True and "process" in error.message
+        with pytest.raises(JadeError) as raised:
+            transport.call(first.address, COUNT, WAIT_S)
+        assert raised.value.code is ErrorCode.UNAVAILABLE
+        with node_process(first.port) as second:
+            assert ask_until_answered(transport, second.address) == second.pid != first.pid
+            (state,) = transport.peers()
+            assert state.connected and state.connections == 2 and state.node == "process"
+
+
+def test_a_stopped_node_times_out_and_is_given_up_and_found_again() -> None:
+    """Its kernel still takes what is sent: only silence tells."""
+    answers = Answers()
+    with asking() as transport, node_process() as node:
+        transport.call(node.address, COUNT, WAIT_S)
+        node.send(signal.SIGSTOP)
+        begin(transport, node.address, COUNT, answers, "short", timeout_s=0.1)
+        assert answers.error(1).code is ErrorCode.TIMEOUT
+        begin(transport, node.address, COUNT, answers, "long", timeout_s=10 * WAIT_S)
+        lost = answers.error(2)
+        assert lost.code is ErrorCode.UNAVAILABLE and lost.details["sent"] is True and "silent" in lost.message
+        node.send(signal.SIGCONT)
+        assert ask_until_answered(transport, node.address) == node.pid
+        assert transport.peers()[0].connections == 2
+
+
+def test_a_short_pause_costs_no_connection() -> None:
+    answers = Answers()
+    with asking() as transport, node_process() as node:
+        transport.call(node.address, COUNT, WAIT_S)
+        node.send(signal.SIGSTOP)
+        begin(transport, node.address, COUNT, answers)
+        pause(2 * NODE_BEAT_S)
+        node.send(signal.SIGCONT)
+        assert answers.wait(1)[0][1].count == node.pid
+        assert transport.peers()[0].connections == 1
+
+
+def test_an_idle_connection_stays() -> None:
+    """Pings are answered, both ways, for longer than silence is borne."""
+    with asking() as transport, node_process() as node:
+        transport.call(node.address, COUNT, WAIT_S)
+        pause(4.0)
+        assert transport.call(node.address, COUNT, WAIT_S).count == node.pid
+        assert transport.peers()[0].connections == 1
+
+
+_ASKER = """
+import sys
+from jadevectordb.adapters.framed_client import FramedTransport
+from jadevectordb.adapters.framed_greeting import NodeIdentity
+from jadevectordb.adapters.system_clock import SystemClock
+from jadevectordb.ports.node_calls import Asked, Count, Ping
+
+transport = FramedTransport(NodeIdentity("asker", "c1", "secret"), SystemClock())
+transport.run(lambda: transport.begin(sys.argv[1], Count(asked=Asked(database="d", shards=(0,))), 1e6, print))
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_calls_of_an_asker_that_is_gone_are_given_up(how: signal.Signals) -> None:
+    scripted = Scripted()
+    with answering(scripted) as server:
+        asker = subprocess.Popen(
+            [sys.executable, "-c", _ASKER, server.address],
+            cwd=Path(__file__).parent.parent.parent,
+            stdin=subprocess.PIPE,
+        )
+        try:
+            scripted.next()
+            asker.send_signal(how)
+            assert len(scripted.wait_given_up(1)) == 1
+            assert server.connections == 0
+        finally:
+            asker.kill()
+            asker.communicate()
+
+
+def test_calls_go_on_while_a_node_is_killed_again_and_again() -> None:
+    """Each call ends once, with its own node's answer or an error; the other node's calls all succeed."""
+    wrong: list[object] = []
+    stop = threading.Event()
+    counts = {"answered": 0, "failed": 0}
+    with asking() as transport, node_process() as steady:
+
+        def ask_steady() -> None:
+            while not stop.is_set():
+                read = transport.call(
+                    steady.address, SnapshotRead(snapshot="s", path="p", offset=0, length=70_000), WAIT_S
+                )
+                if read != bytes(70_000):
+                    wrong.append(read)
+
+        def ask_shaky(address: str) -> None:
+            while not stop.is_set():
+                try:
+                    transport.call(address, Ping(), WAIT_S)
+                    counts["answered"] += 1
+                except JadeError as error:
+                    if error.code is not ErrorCode.UNAVAILABLE:
+                        wrong.append(error)
+                    counts["failed"] += 1
+                    pause(0.005)
+
+        with node_process() as shaky:
+            port, address = shaky.port, shaky.address
+        threads = [threading.Thread(target=ask_steady), threading.Thread(target=ask_shaky, args=(address,))]
+        for thread in threads:
+            thread.start()
+        for _ in range(4):
+            with node_process(port) as shaky:
+                before = counts["answered"]
+                ask_until_answered(transport, shaky.address)
+                while counts["answered"] < before + 20:
+                    pause(0.01)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong and counts["failed"] > 0
+
+
+def test_nothing_is_left_open() -> None:
+    scripted = Scripted()
+    scripted.at_once = scripted.pong
+
+    def round_trip() -> None:
+        with answering(scripted) as server, asking() as transport:
+            transport.call(server.address, Ping(), WAIT_S)
+
+    round_trip()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    for _ in range(5):
+        round_trip()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before

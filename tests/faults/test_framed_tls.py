@@ -1,0 +1,92 @@
+"""TLS between nodes: those whose certificate the cluster's authority signed talk, nobody else does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trustme
+
+from jadevectordb.adapters.nats_config import TlsFiles
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.ports.node_calls import Ping, SnapshotRead
+from tests.transport_world import WAIT_S, Scripted, answering, asking
+
+
+def files(authority: trustme.CA, trusted: trustme.CA, folder: Path, *names: str) -> TlsFiles:
+    """A certificate that `authority` signed, of a node that trusts `trusted`."""
+    folder.mkdir()
+    leaf = authority.issue_cert(*names)
+    made = TlsFiles(certificate=folder / "node.pem", key=folder / "node.key", authority=folder / "ca.pem")
+    leaf.cert_chain_pems[0].write_to_path(str(made.certificate))
+    leaf.private_key_pem.write_to_path(str(made.key))
+    trusted.cert_pem.write_to_path(str(made.authority))
+    return made
+
+
+@pytest.fixture(scope="module")
+def ours() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def theirs() -> trustme.CA:
+    return trustme.CA()
+
+
+def test_calls_small_and_large(ours: trustme.CA, tmp_path: Path) -> None:
+    payload = os.urandom(5 << 20)
+    scripted = Scripted()
+    scripted.at_once = lambda call: (
+        scripted.pong(call) if isinstance(call, Ping) else payload[call.offset : call.offset + call.length]
+    )
+    node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
+    with answering(scripted, tls=node) as server, asking(tls=node) as transport:
+        assert transport.call(server.address, Ping(), WAIT_S) == scripted.pong(Ping())
+        for length in (0, 1, 20_000, len(payload)):
+            read = SnapshotRead(snapshot="s", path="p", offset=0, length=length)
+            assert transport.call(server.address, read, WAIT_S) == payload[:length]
+        assert transport.peers()[0].connections == 1
+
+
+def test_who_has_no_or_a_false_certificate_is_not_let_in(ours: trustme.CA, theirs: trustme.CA, tmp_path: Path) -> None:
+    scripted = Scripted()
+    scripted.at_once = scripted.pong
+    node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
+    stranger = files(theirs, ours, tmp_path / "stranger", "127.0.0.1")
+    with answering(scripted, tls=node) as server:
+        for tls in (stranger, None):
+            with asking(tls=tls) as transport:
+                with pytest.raises(JadeError) as raised:
+                    transport.call(server.address, Ping(), WAIT_S)
+                assert raised.value.code is ErrorCode.UNAVAILABLE and raised.value.details["sent"] is False
+        with closing(socket.create_connection((server.host, server.port), timeout=WAIT_S)) as silent:
+            assert silent.recv(100) == b""  # it never began with TLS
+        with asking(tls=node) as transport:
+            assert transport.call(server.address, Ping(), WAIT_S)
+        assert not scripted._calls
+
+
+def test_a_node_that_another_authority_signed_or_of_another_name_is_not_asked(
+    ours: trustme.CA, theirs: trustme.CA, tmp_path: Path
+) -> None:
+    scripted = Scripted()
+    scripted.at_once = scripted.pong
+    node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
+    false = [files(theirs, ours, tmp_path / "false", "127.0.0.1"), files(ours, ours, tmp_path / "other", "n7.example")]
+    for tls in [*false, None]:
+        with answering(scripted, tls=tls) as server, asking(tls=node) as transport:
+            with pytest.raises(JadeError) as raised:
+                transport.call(server.address, Ping(), WAIT_S)
+            assert raised.value.code is ErrorCode.UNAVAILABLE and raised.value.details["sent"] is False
+
+
+def test_files_that_can_not_be_used(tmp_path: Path) -> None:
+    missing = TlsFiles(certificate=tmp_path / "a", key=tmp_path / "b", authority=tmp_path / "c")
+    for use in (lambda: answering(Scripted(), tls=missing), lambda: asking(tls=missing)):
+        with pytest.raises(JadeError, match="can't be used") as raised, use():
+            pass
+        assert raised.value.code is ErrorCode.INVALID_ARGUMENT
