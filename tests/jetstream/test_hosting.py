@@ -209,15 +209,15 @@ def test_damage_met_while_answering_makes_the_asker_go_elsewhere_and_the_replica
         hosted = node.wait_applied(database, last)
         wait_until(lambda hosted=hosted: hosted.report().checkpointed == last)
     wanted = a.digests(database, 0)
-    ((records, *_),) = ([*(nodes.folder / "b" / "shards" / database).glob("0000-000001/shard-0000/*/records")],)
-    size = records.stat().st_size
-    with records.open("r+b") as file:
+    (metadata, *_) = (nodes.folder / "b" / "shards" / database).glob("0000-000001/shard-0000/*/metadata")
+    size = metadata.stat().st_size
+    with metadata.open("r+b") as file:
         file.write(b"\xff" * size)  # in place: under the mapping
     call = Get(asked=Asked(database=database, shards=(0,)), ids=tuple(name for name, _, _ in rows(1, 100)))
     with pytest.raises(JadeError) as raised:
         a.transport.call(b.server.address, call, S)
     assert raised.value.code in (ErrorCode.CORRUPT, ErrorCode.UNAVAILABLE)
-    wait_until(lambda: (nodes.folder / "b" / "shards" / database / "0000-000002").exists())
+    wait_until((nodes.folder / "b" / "shards" / database / "0000-000002").exists)
     b.wait_applied(database, last)
     assert b.digests(database, 0) == wanted
     assert len(a.transport.call(b.server.address, call, S).ids) == 100
