@@ -229,7 +229,7 @@ CHECK_CONFIGURATIONS_MAX = 20_000  # states of one vector that the checker of hi
 CHECK_TRIALS_MAX = 1_000  # sub-histories tried to find the smallest one that explains a violation
 VIOLATIONS_LISTED_MAX = 100  # violations that a report shows in full; all are counted
 
-OUTCOMES_KEPT_MAX = 65_536  # newest entries of a replica whose outcome is remembered for writers that ask
+OUTCOMES_KEPT_MAX = 16_384  # newest entries of a replica whose outcome is remembered for writers that ask
 APPLIED_WAITERS_MAX = 65_536  # callers of one replica that wait for a log entry to be applied
 REPLICA_LAG_ENTRIES_MAX = 1000  # entries a replica may be behind its log's end when it is called caught up
 REPLICA_RETRY_S_MIN = 0.5  # before a replica that can't be loaded or followed is tried again, doubled
