@@ -71,6 +71,8 @@ ANSWER_HEADERS_MAX = 100
 ANSWER_BYTES_MAX = 1 << 30  # and the body
 CLIENT_CONNECTIONS_MAX = 1024  # what connections_max of a client may be set to
 CLIENT_ATTEMPTS_MAX = 10  # what attempts_max of a client's retries may be set to
+CLIENT_CLUSTER_ATTEMPTS_MAX = 1000  # the same where several nodes can answer; the time for a call ends first
+CLIENT_NODES_MAX = 256  # nodes of a cluster that a client remembers
 CLIENT_TARGET_LENGTH_MAX = 4096  # characters of path and query string; a longer request goes into the body as JSON
 BULK_BATCH_BYTES_MAX = 32 << 20  # vectors and metadata of one batch of a bulk upsert, whatever batch_rows says
 BULK_PARALLEL_MAX = 64  # batches of a bulk upsert on their way at once
@@ -255,7 +257,9 @@ TRUNCATE_EVERY_S = 10.0  # how often logs are cut to what is still needed
 NODES_BALANCED_MAX = 1024  # nodes whose latency a gateway remembers
 SUSPECTED_S_MIN = 0.5  # how long a node that did not answer is asked last; doubled with every time,
 SUSPECTED_S_MAX = 8.0  # up to this
-HEDGE_DELAY_S_MIN = 0.002  # before a second replica is asked the same: the 95th percentile of answers, within these bounds
+HEDGE_DELAY_S_MIN = (
+    0.002  # before a second replica is asked the same: the 95th percentile of answers, within these bounds
+)
 HEDGE_DELAY_S_MAX = 0.25
 HEDGE_SHARE_MAX = 0.1  # second calls, as a share of first ones
 ASK_ROUNDS_MAX = 64  # times that all replicas of a shard are tried in turn, with pauses, within a caller's deadline
@@ -272,4 +276,6 @@ OUTBOX_BYTES_MAX = 64 << 20  # writes of a database at EVENTUAL that wait on a n
 OUTBOX_PAUSE_S_MIN = 0.05  # before publishing is tried again, doubled
 OUTBOX_PAUSE_S_MAX = 5.0  # up to this
 OUTBOX_PARTS_MAX = 64  # entries of a frame published at once
-CONDITIONAL_ENTRY_FACTOR = 6  # all conditions of a request and shard are in one log entry: so many times ENTRY_BYTES_MAX
+CONDITIONAL_ENTRY_FACTOR = (
+    6  # all conditions of a request and shard are in one log entry: so many times ENTRY_BYTES_MAX
+)
