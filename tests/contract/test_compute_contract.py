@@ -15,6 +15,7 @@ import pytest
 from jadevectordb.adapters.child_process import ChildProcess
 from jadevectordb.adapters.inline_compute import InlineCompute
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.node.shared_compute import SharedCompute
 from jadevectordb.ports.compute import Compute
 
 ECHO = "tests.contract.test_compute_contract:echo"
@@ -44,7 +45,11 @@ def where(payload: bytes) -> bytes:
     return msgspec.msgpack.encode((os.getpid(), policy, cores))
 
 
-@pytest.fixture(params=[InlineCompute, ChildProcess])
+def shared() -> Compute:
+    return SharedCompute(InlineCompute()).share()
+
+
+@pytest.fixture(params=[InlineCompute, ChildProcess, shared])
 def compute(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compute]:
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     make: Callable[[], Compute] = request.param
