@@ -180,7 +180,14 @@ async def ensure_stream(connection: NatsConnection, config: dict[str, Any], dead
             raise stream_refused(name, error) from error
     retry = Retry(connection, deadline, f"making the stream {name} ready")
     while True:
-        state = await stream_state(connection, name, deadline)
+        try:
+            state = await stream_state(connection, name, deadline)
+        except ApiError as error:
+            # A server that has not heard of it yet may be the one that answers
+            if error.number != STREAM_NOT_FOUND or deadline.over:
+                raise stream_refused(name, error) from error
+            await retry.pause("not every server knows it yet")
+            continue
         differing = {key: state.config.get(key) for key, value in config.items() if state.config.get(key) != value}
         if differing:
             raise JadeError(
