@@ -60,7 +60,11 @@ from jadevectordb.settings.schema import Settings
 from jadevectordb.settings.sources import Known
 
 if TYPE_CHECKING:
+    from jadevectordb.cluster import ClusterNode
+    from jadevectordb.gateway.cluster.store import ClusterStore
+    from jadevectordb.gateway.embedded.store import Store
     from jadevectordb.gateway.rpc.server import RpcServer
+    from jadevectordb.ports.metadata_store import MetadataStore
 
 logger = logging.getLogger("jadevectordb.server")
 
@@ -77,6 +81,7 @@ class Server:
         self._stop_asked_s: float | None = None  # when, on the monotonic clock
         self._readers: Readers | None = None
         self._shown: Shown | None = None
+        self.cluster: ClusterNode | None = None
         check_processes(known.settings)
         try:
             if self.settings.server.processes > 1:
@@ -104,12 +109,23 @@ class Server:
     def _build(self, known: Known) -> Services:
         settings, clock, shown = known.settings, SystemClock(), self._shown
         data = Path(settings.server.data)
-        store = open_in(data, RealWorld(progress_of=None if shown is None else shown.progress_of))
-        self._closers.append(store.close)
         own = data / "server"
-        own.mkdir(mode=0o700, exist_ok=True)  # password hashes are in it
-        metadata = SqliteStore(own / "accounts.sqlite")
-        self._closers.append(metadata.close)
+        store: Store | ClusterStore
+        metadata: MetadataStore
+        if settings.cluster.enabled:
+            # Most of what it needs a single node's server can do without
+            from jadevectordb.cluster import ClusterNode
+
+            self.cluster = ClusterNode(settings, clock)
+            self._closers.append(self.cluster.close)
+            store, metadata = self.cluster.store, self.cluster.metadata
+            own.mkdir(mode=0o700, exist_ok=True)
+        else:
+            store = open_in(data, RealWorld(progress_of=None if shown is None else shown.progress_of))
+            self._closers.append(store.close)
+            own.mkdir(mode=0o700, exist_ok=True)  # password hashes are in it
+            metadata = SqliteStore(own / "accounts.sqlite")
+            self._closers.append(metadata.close)
         events = SqliteEvents(own / "audit.sqlite")
         self._closers.append(events.close)
         access = Access(metadata, events, clock, AccessSettings.of(settings), deliver_reset=_reset_delivery(settings))
@@ -150,12 +166,16 @@ class Server:
         )
         self._closers.append(telemetry.close)
         catalog.on_drop += [analytics.forget, rerank.forget, bm25.forget, lifecycle.forget]
+        if self.cluster is not None:
+            self.cluster.watch_credentials(access.gatekeeper.forget)
+            self.cluster.measured_by(telemetry.performance)
         access.start()
         telemetry.start()
         return Services(
             version=version("jadevectordb"), known=known, clock=clock, store=store, metadata=metadata, access=access,
             catalog=catalog, telemetry=telemetry, analytics=analytics, embeddings=embeddings, rerank=rerank, bm25=bm25,
             lifecycle=lifecycle, alerts=alerts, started_s=clock.monotonic_s(),
+            cluster_view=None if self.cluster is None else self.cluster.view,
         )  # fmt: skip
 
     def _tracing(self, settings: Settings) -> AnyTracing:
@@ -174,8 +194,11 @@ class Server:
         listener = (listen if self._readers is None else listen_first)(settings.host, settings.port)
         with contextlib.closing(listener):
             self.rest_port: int = listener.getsockname()[1]
+            self.services.rest_port = self.rest_port
             if self.rpc is not None:
                 self.services.grpc_port = self.rpc.start()
+            if self.cluster is not None:
+                self.cluster.announce(rest=self.url, grpc_port=self.services.grpc_port)
             web = uvicorn.Server(configuration(self.settings, self.application))
             self.services.shut_down = lambda: self._stop(web)
             before = {number: signal.signal(number, self._on_signal(web)) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -1,0 +1,377 @@
+"""A node of a cluster, put together: nats-server, metadata store, transport, replicas, election, and the store the gateway uses.
+
+Opened in an order in which each part finds what it needs, closed in the reverse one: the master resigns, replicas and outbox come
+to rest, the heartbeat ends, and last the nats-server hands over what it leads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from jadevectordb.adapters.child_process import ChildProcess
+from jadevectordb.adapters.framed_client import FramedTransport
+from jadevectordb.adapters.framed_greeting import NodeIdentity
+from jadevectordb.adapters.framed_server import FramedServer
+from jadevectordb.adapters.jetstream_log import JetStreamLog
+from jadevectordb.adapters.kv_store import KvStore
+from jadevectordb.adapters.local_log import LocalLog
+from jadevectordb.adapters.loop_thread import LoopThread
+from jadevectordb.adapters.nats_config import Address, Credentials, NatsServerConfig, TlsFiles
+from jadevectordb.adapters.nats_connection import NatsConnection
+from jadevectordb.adapters.nats_external import check_external
+from jadevectordb.adapters.nats_server import NatsServer, ServerState
+from jadevectordb.adapters.os_disk import FolderLock, write_file_atomically
+from jadevectordb.control.elector import Elector
+from jadevectordb.control.liveness import Liveness
+from jadevectordb.control.loop import MasterLoop, MasterSettings
+from jadevectordb.control.mirror import ClusterMirror as ControlMirror
+from jadevectordb.gateway.cluster.answering import ShardAnswerer
+from jadevectordb.gateway.cluster.clustered_view import ClusteredView
+from jadevectordb.gateway.cluster.facts import ClusterFacts
+from jadevectordb.gateway.cluster.mirror import ClusterMirror
+from jadevectordb.gateway.cluster.resignation import Resignations
+from jadevectordb.gateway.cluster.store import ClusterStore
+from jadevectordb.gateway.cluster.view import MadeChange
+from jadevectordb.gateway.rest.http import iso
+from jadevectordb.gateway.service.performance import Performance
+from jadevectordb.model.database import CATALOG_NAME
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.node import membership
+from jadevectordb.node.agent import Agent
+from jadevectordb.node.hosted_shard import HostingWorld
+from jadevectordb.node.hosting import Hosting, active_peers
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.metadata_store import Record
+from jadevectordb.settings import cluster as cluster_settings
+from jadevectordb.settings.schema import Settings
+from jadevectordb.shard.maintenance import Lane
+from jadevectordb.topology.cluster_map import NodeRecord
+
+logger = logging.getLogger("jadevectordb.cluster")
+LOG_REPLICAS = 3
+_REGISTER_SILENT_S = 3.0
+
+
+class Foundation:
+    """What everything of a node stands on: its folder, its nats-server, the connection to the cluster's, the metadata store.
+
+    Raises CONFLICT (a folder of something else, servers that are unfit), UNAVAILABLE (too few of the others within
+    `cluster.start_s`), LOCKED, NOT_INSTALLED, CORRUPT.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.folder = Path(settings.server.data)
+        self._closers = contextlib.ExitStack()
+        own = settings.cluster
+        self.credentials = Credentials(cluster_settings.secret_of(own))
+        self.tls = _tls_of(own)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._closers.callback(FolderLock(self.folder / "LOCK").close)
+            _refuse_single_node(self.folder)
+            found = membership.folder_identity(self.folder, own.node_id)
+            self.nats = self._start_nats()
+            self.connection = self._connect()
+            if self.nats is not None:
+                logger.info("waiting for the nats-servers of the other nodes")
+                self.nats.wait_ready(own.start_s)
+            servers = len(cluster_settings.nats_nodes(own)) or LOG_REPLICAS
+            self.log_replicas = min(LOG_REPLICAS, servers)
+            self.metadata = KvStore(self.connection, f"{own.name}-metadata", replicas=self.log_replicas)
+            self._closers.callback(self.metadata.close)
+            self.identity = membership.join(
+                self.metadata, self.folder, found, node=own.node_id, name=own.name, new_id=lambda: secrets.token_hex(8),
+                clock=clock, write_atomically=write_file_atomically,
+            )  # fmt: skip
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_nats(self) -> NatsServer | None:
+        own = self.settings.cluster
+        if not cluster_settings.keeps_log(own):
+            return None
+        nodes = cluster_settings.nats_nodes(own)
+        host = own.bind_host or own.peer_host
+        config = NatsServerConfig(
+            name=own.node_id,
+            cluster=own.name,
+            directory=self.folder / "nats",
+            client=Address(host, own.nats_client_port),
+            routes_listen=Address(host, own.nats_route_port),
+            monitoring=Address("127.0.0.1", own.nats_monitor_port),
+            routes=tuple(Address(node.host, node.route_port) for node in nodes),
+            credentials=self.credentials,
+            servers=len(nodes),
+            tls=self.tls,
+        )
+        server = NatsServer(config, self.clock, on_change=_tell)
+        self._closers.callback(server.stop)
+        server.start()
+        return server
+
+    def _connect(self) -> NatsConnection:
+        own = self.settings.cluster
+        external = bool(own.nats_urls)
+        scheme = "tls" if self.tls else "nats"
+        mine = cluster_settings.own_nats(own)
+        nodes = sorted(cluster_settings.nats_nodes(own), key=lambda node: node != mine)
+        urls = own.nats_urls or [f"{scheme}://{Address(node.host, node.client_port)}" for node in nodes]
+        connection = NatsConnection(
+            urls, self.clock, credentials=None if external else self.credentials, tls=self.tls, name=own.node_id
+        )
+        self._closers.callback(connection.close)
+        if external:
+            checked = check_external(connection, None)
+            if checked.unchecked:
+                logger.warning("external nats-servers: %s", checked.unchecked)
+        return connection
+
+    def open_log(self, database: str) -> JetStreamLog:
+        return JetStreamLog(self.connection, self.settings.cluster.name, database, replicas=self.log_replicas)
+
+    def close(self) -> None:
+        """Again is fine."""
+        self._closers.close()
+
+
+def _tls_of(own: cluster_settings.ClusterSettings) -> TlsFiles | None:
+    if not own.tls_certificate:
+        return None
+    return TlsFiles(Path(own.tls_certificate), Path(own.tls_key), Path(own.tls_ca))
+
+
+def _refuse_single_node(folder: Path) -> None:
+    if (folder / CATALOG_NAME).exists():
+        raise JadeError(
+            ErrorCode.CONFLICT,
+            f"{folder} holds the databases of a single node: give the cluster's node another folder, and take this one in "
+            "with `jade cluster adopt`.",
+            details={"folder": str(folder)},
+        )
+
+
+def _tell(state: ServerState, reason: str) -> None:
+    level = (
+        logging.INFO if state in (ServerState.STARTING, ServerState.RUNNING, ServerState.STOPPED) else logging.WARNING
+    )
+    logger.log(level, "nats-server: %s%s", state, f" ({reason})" if reason else "")
+
+
+class ClusterNode:
+    """store: of databases, for the gateway. metadata: shared by all nodes. view: the cluster as people ask about it.
+
+    `announce` enters it in the cluster once it listens for clients; until then nobody places anything on it.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        own = settings.cluster
+        self.settings = settings
+        self.clock = clock
+        self.node = own.node_id
+        self.incarnation = secrets.token_hex(6)
+        self._closers = contextlib.ExitStack()
+        self._performance: Callable[[], Performance] | None = None
+        try:
+            self._base = Foundation(settings, clock)
+            self._closers.callback(self._base.close)
+            self.metadata = self._base.metadata
+            self.mirror = ClusterMirror(self.metadata, clock, dead_after_s=own.dead_after_s)
+            self._closers.callback(self.mirror.close)
+            self._open_replicas()
+            self._open_control()
+            self.store = self._open_store()
+            self._closers.callback(self.store.close)
+            self.view = ClusteredView(
+                self.node, self._facts, self.metadata, clock, self._measured, changes=self._changes_made
+            )
+            self._closers.callback(self.view.close)
+        except BaseException:
+            self.close()
+            raise
+
+    # Opening
+
+    def _open_replicas(self) -> None:
+        """The transport, the replicas this node holds, and what answers other nodes about them."""
+        own, base = self.settings.cluster, self._base
+        identity = NodeIdentity(self.node, base.identity.cluster_id, base.credentials.secret)
+        loop = LoopThread(f"jade-nodes-{self.node}")
+        self._closers.callback(loop.close)
+        self.transport = FramedTransport(identity, self.clock, tls=base.tls, loop=loop)
+        self._closers.callback(self.transport.close)
+        world = HostingWorld(
+            clock=self.clock,
+            open_log=base.open_log,
+            make_compute=lambda: {lane: ChildProcess() for lane in Lane},
+            write_atomically=write_file_atomically,
+            transport=self.transport,
+            peers=lambda database, shard: active_peers(self.mirror, self.node, database, shard),
+            threads=os.cpu_count() or 1,
+        )
+        self.hosting = Hosting(base.folder, world, lambda: secrets.token_hex(6))
+        self._closers.callback(self.hosting.close)
+        self.answerer = ShardAnswerer(
+            self.hosting, self.clock, node=self.node, incarnation=self.incarnation,
+            map_version=lambda: self.mirror.map.version,
+        )  # fmt: skip
+        self._closers.callback(self.answerer.close)
+        listen = own.bind_host or own.peer_host
+        self._closers.callback(
+            FramedServer(listen, own.peer_port, self.answerer, identity, tls=base.tls, loop=loop).close
+        )
+        self._closers.callback(self._leave)
+        self.agent = Agent(
+            self.node, self.incarnation, self.metadata, self.hosting, self.clock,
+            write_atomically=write_file_atomically, displaced=self._on_displaced, troubles=self._troubles,
+        )  # fmt: skip
+
+    def _open_control(self) -> None:
+        """The election, and what a master does; both begin with `announce`."""
+        own = self.settings.cluster
+        self._observed = ControlMirror(self.metadata, self.clock, Liveness(own.dead_after_s))
+        self._observed.start()
+        self._closers.callback(self._observed.close)
+        self.elector = Elector(
+            self.metadata, self.clock, self.node, self.incarnation, lease_s=own.lease_s, renew_s=own.lease_s / 3,
+            on_gain=self._on_gain, on_loss=lambda term: logger.info("not the master any more (term %d)", term),
+        )  # fmt: skip
+        self.master = MasterLoop(
+            self.metadata, self._observed, self.clock, self.elector.term, _Streams(self._base.open_log),
+            MasterSettings(replace_after_s=own.replace_after_s),
+        )  # fmt: skip
+
+    def _on_gain(self, term: int) -> None:
+        logger.info("this node is the master now (term %d)", term)
+        self.master.wake()
+
+    def _open_store(self) -> ClusterStore:
+        own = self.settings.cluster
+        return ClusterStore(
+            self.metadata, self.mirror, self.transport, self.clock, node=self.node, open_log=self._base.open_log,
+            new_id=lambda: secrets.token_hex(8), local=self.answerer, outboxes=_Outboxes(self._base.folder / "outbox"),
+            replication=own.replication, shards=own.shards,
+        )  # fmt: skip
+
+    def announce(self, *, rest: str, grpc_port: int | None) -> None:
+        """Enter this node: it listens for clients at `rest`. Raises CONFLICT when another process of this name is alive."""
+        own = self.settings.cluster
+        host = cluster_settings.bracketed(own.peer_host)
+        record = NodeRecord(
+            id=self.node, incarnation=self.incarnation, peer=f"{host}:{own.peer_port}", rest=own.rest_url or rest,
+            grpc=f"{host}:{grpc_port}" if grpc_port else "", zone=own.zone, version=version("jadevectordb"),
+            started_ms=self.clock.now_ms(),
+        )  # fmt: skip
+        membership.register(self.metadata, record, self.clock, time.sleep, _REGISTER_SILENT_S)
+        self.agent.start()
+        self._closers.callback(self.agent.stop)
+        self.master.start()
+        self._closers.callback(self.master.stop)
+        self.elector.start()
+        self._closers.callback(self.elector.stop)
+        resignations = Resignations(self.metadata, self.elector.term, self.elector.resign)
+        self._closers.callback(resignations.close)
+
+    def _leave(self) -> None:
+        self.agent.leave()
+
+    # What people are told
+
+    def measured_by(self, performance: Callable[[], Performance]) -> None:
+        """What this node's searches take comes from here."""
+        self._performance = performance
+
+    def _measured(self) -> Performance:
+        assert self._performance is not None, "told before anyone can ask"
+        return self._performance()
+
+    def _facts(self) -> ClusterFacts:
+        observed, lease = self._observed.observe(), self.elector.leader()
+        silent = {node: observed.dead_for_s.get(node, 0.0) for node in observed.beats}
+        return ClusterFacts(
+            cluster_id=self._base.identity.cluster_id, map=observed.map, nodes=observed.nodes, beats=observed.beats,
+            alive=observed.alive, beat_age_s=silent, master="" if lease is None else lease.holder,
+            term=0 if lease is None else lease.term, store_trouble=self.elector.trouble,
+        )  # fmt: skip
+
+    def _changes_made(self) -> list[MadeChange]:
+        return [
+            MadeChange(time=iso(done.at_ms) or "", term=done.term, map_version=done.version, reason=done.reason)
+            for done in reversed(self.master.recent())
+        ]
+
+    # What others are told
+
+    def _on_displaced(self) -> None:
+        logger.error("another process runs as node %s: this one stops taking part; stop one of them", self.node)
+
+    def _troubles(self) -> tuple[str, ...]:
+        found = []
+        nats = self._base.nats
+        if nats is not None:
+            health = nats.quick_health() if hasattr(nats, "quick_health") else None
+            if health:
+                found.append(health)
+        return tuple(found)
+
+    def watch_credentials(self, forget: Callable[[], None]) -> None:
+        """Have `forget` called whenever another node may have taken a right away from somebody."""
+
+        def taken(key: str, record: Record | None) -> None:
+            if record is None or not key.startswith("session/"):
+                forget()
+
+        for prefix in ("user/", "key/", "session/"):
+            self._closers.callback(self.metadata.watch(prefix, taken).close)
+
+    def close(self) -> None:
+        """Again is fine."""
+        self._closers.close()
+
+
+class _Streams:
+    """`control.loop.ShardLogs` over JetStream."""
+
+    def __init__(self, open_log: Callable[[str], JetStreamLog]) -> None:
+        self._open_log = open_log
+
+    def create(self, database: str, shards: int) -> None:
+        with contextlib.closing(self._open_log(database)) as log:
+            log.ensure_streams([ShardId(number) for number in range(shards)])
+
+    def drop(self, database: str, shards: int) -> None:
+        with contextlib.closing(self._open_log(database)) as log:
+            log.ensure_streams([ShardId(number) for number in range(shards)])  # it drops those that it knows
+            log.drop()
+
+    def truncate(self, database: str, up_to: Mapping[int, int]) -> None:
+        with contextlib.closing(self._open_log(database)) as log:
+            log.truncate({ShardId(shard): Sequence(sequence) for shard, sequence in up_to.items()})
+
+
+class _Outboxes:
+    """`gateway.cluster.store.OutboxFolders`: FOLDER/DATABASE, a local log each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def known(self) -> list[str]:
+        return sorted(path.name for path in self._folder.glob("*") if path.is_dir())
+
+    def open(self, database: str) -> LocalLog:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return LocalLog(self._folder / database)
+
+    def remove(self, database: str) -> None:
+        shutil.rmtree(self._folder / database, ignore_errors=True)
