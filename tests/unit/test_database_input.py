@@ -214,7 +214,7 @@ def test_numbers_of_numpy_are_numbers(db: jade.Database) -> None:
 
 
 def test_too_large_a_request(db: jade.Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jadevectordb.query.writer.BATCH_ROWS_MAX", 10)
+    monkeypatch.setattr("jadevectordb.query.drafts.BATCH_ROWS_MAX", 10)
     ids = [f"x{i}" for i in range(11)]
     refused(db, lambda d: d.upsert(ids, np.ones((11, 3))), "REQUEST_TOO_LARGE", "smaller batches", rows=11)
 

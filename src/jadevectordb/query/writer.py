@@ -25,13 +25,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.hybrid_time import HybridClock
 from jadevectordb.model.ids import HybridTime, NodeId, RequestId, Sequence, ShardId, VectorId
-from jadevectordb.model.limits import (
-    BATCH_ROWS_MAX,
-    ENTRY_BYTES_MAX,
-    ENTRY_ROWS_MAX,
-    METADATA_BYTES_MAX,
-    REQUEST_BYTES_MAX,
-)
+from jadevectordb.model.limits import METADATA_BYTES_MAX
 from jadevectordb.model.operations import (
     Delete,
     DeleteWhere,
@@ -45,16 +39,8 @@ from jadevectordb.model.operations import (
 )
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.log import Log
-from jadevectordb.query.write_checks import (
-    NO_CONDITION,
-    check_ids,
-    check_merged_sizes,
-    check_request_id,
-    conditions,
-    encode_all,
-    invalid,
-    located,
-)
+from jadevectordb.query.drafts import Draft, Taken, draft_delete, draft_update, draft_upsert
+from jadevectordb.query.write_checks import NO_CONDITION, check_merged_sizes, check_request_id, located
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.shard.view import DatabaseView
 from jadevectordb.topology.sharding import shards_of
@@ -65,16 +51,26 @@ _STORED_BYTES_SURE = METADATA_BYTES_MAX // 2
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """These vectors of a request were not written, or (UNAVAILABLE with `details["undecided"]`) it is not known whether."""
+
+    ids: list[VectorId]
+    error: JadeError
+
+
+@dataclass(frozen=True, slots=True)
 class WriteResult:
     """What a write did.
 
     count: vectors written, updated or deleted. sequences: newest log entry of the request by shard (a session token).
-    duplicate: the request id was applied before, nothing was done again.
+    duplicate: the request id was applied before, nothing was done again. failures: of a request over several shards of a
+    cluster whose caller takes part of it for an answer.
     """
 
     count: int
     sequences: dict[int, int]
     duplicate: bool = False
+    failures: tuple[Failed, ...] = ()
 
     @property
     def version(self) -> int:
@@ -163,46 +159,14 @@ class Writer:
         if_version: Seq[int | None] | int | None,
         request_id: str,
     ) -> WriteResult:
-        names = check_ids(ids)
-        check_request_id(request_id)
-        rows = self._database.space.check_and_pack(vectors)
-        if len(rows) != len(names):
-            raise invalid(f"{len(names)} ids came with {len(rows)} vectors: give one vector an id.")
-        encoded = encode_all(metadata, names, self._database.config.schema)
-        expected = conditions(if_version, len(names))
-        size = rows.nbytes + sum(map(len, encoded))
-        if len(names) > BATCH_ROWS_MAX or size > REQUEST_BYTES_MAX:
-            raise JadeError(
-                ErrorCode.REQUEST_TOO_LARGE,
-                f"One request may hold {BATCH_ROWS_MAX:,} vectors and {REQUEST_BYTES_MAX >> 20} MiB, this one has {len(names):,} and "
-                f"{size >> 20} MiB: send it in smaller batches.",
-                details={"rows": len(names), "bytes": size},
-            )
-        per_entry = max(1, min(ENTRY_ROWS_MAX, ENTRY_BYTES_MAX * len(names) // max(1, size)))
-
-        def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
-            if isinstance(take, slice):
-                return Write(names[take], rows[take], encoded[take], None if expected is None else expected[take])
-            at = take.tolist()
-            return Write(
-                [names[i] for i in at],
-                rows[take],
-                [encoded[i] for i in at],
-                None if expected is None else [expected[i] for i in at],
-            )
-
-        return self._submit(names, operation, per_entry, expected is not None, request_id)
+        database = self._database
+        draft = draft_upsert(
+            database.space, database.config.schema, ids, vectors, metadata, if_version, request_id
+        )  # fmt: skip
+        return self._submit(draft, request_id)
 
     def delete(self, ids: Iterable[str], if_version: Seq[int | None] | int | None, request_id: str) -> WriteResult:
-        names = check_ids(ids)
-        check_request_id(request_id)
-        expected = conditions(if_version, len(names))
-
-        def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
-            at = range(len(names))[take] if isinstance(take, slice) else take.tolist()
-            return Delete([names[i] for i in at], None if expected is None else [expected[i] for i in at])
-
-        return self._submit(names, operation, ENTRY_ROWS_MAX, expected is not None, request_id)
+        return self._submit(draft_delete(ids, if_version, request_id), request_id)
 
     def delete_where(self, node: Filter, request_id: str) -> WriteResult:
         check_request_id(request_id)
@@ -219,20 +183,10 @@ class Writer:
         if_version: Seq[int | None] | int | None,
         request_id: str,
     ) -> WriteResult:
-        names = check_ids(ids)
-        check_request_id(request_id)
-        patches = encode_all(metadata, names, self._database.config.schema)
-        expected = conditions(if_version, len(names))
-
-        def operation(take: slice | npt.NDArray[np.int64]) -> Operation:
-            at = range(len(names))[take] if isinstance(take, slice) else take.tolist()
-            conditions_taken = None if expected is None else [expected[i] for i in at]
-            return Update([names[i] for i in at], [patches[i] for i in at], merge, conditions_taken)
-
-        size = sum(map(len, patches))
-        per_entry = max(1, min(ENTRY_ROWS_MAX, ENTRY_BYTES_MAX * len(names) // max(1, size)))
-        check = self._merged_size_check(names, patches) if merge else None
-        return self._submit(names, operation, per_entry, expected is not None, request_id, check)
+        draft = draft_update(self._database.config.schema, ids, metadata, merge, if_version, request_id)
+        assert draft.patches is not None
+        check = self._merged_size_check(draft.names, draft.patches) if merge else None
+        return self._submit(draft, request_id, check)
 
     def _merged_size_check(self, names: list[VectorId], patches: list[bytes]) -> Callable[[], None] | None:
         """What must hold with all other writers held back; None when what is stored and the patches are too small to matter."""
@@ -260,31 +214,24 @@ class Writer:
 
     # Routing and appending
 
-    def _submit(
-        self,
-        names: list[VectorId],
-        operation: Any,
-        per_entry: int,
-        conditional: bool,
-        request_id: str,
-        check: Callable[[], None] | None = None,
-    ) -> WriteResult:
+    def _submit(self, draft: Draft, request_id: str, check: Callable[[], None] | None = None) -> WriteResult:
         """check: raises what stands against the request, as long as nobody else writes."""
-        if not names:
+        if not draft.names:
             return WriteResult(0, {})
-        pieces = self._pieces(names, operation, per_entry)
-        if check is not None or (conditional and len(pieces) > 1):
+        pieces = self._pieces(draft.names, draft.operation, draft.per_entry)
+        several_conditions = draft.conditional and len(pieces) > 1
+        if check is not None or several_conditions:
             with self._gate.alone():
                 if check is not None and not self._is_known(pieces, request_id):
                     check()
-                if conditional and len(pieces) > 1:
+                if several_conditions:
                     self._check_conditions(pieces, request_id)
                 return self._append(pieces, request_id)
         with self._gate.shared():
             return self._append(pieces, request_id)
 
     def _pieces(
-        self, names: list[VectorId], operation: Any, per_entry: int
+        self, names: list[VectorId], operation: Callable[[Taken], Operation], per_entry: int
     ) -> list[tuple[ShardId, Operation, int, int]]:
         """The request cut by shard and entry size: (shard, operation, part, parts)."""
         shard_count = self._database.config.shards

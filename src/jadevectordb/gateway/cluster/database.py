@@ -1,0 +1,559 @@
+"""A database of a cluster as handlers see it: the same calls as `Database`, over all its shards wherever they are.
+
+Beside them: `consistency` on reads (session, strong, eventual) and writes (quorum, strong, eventual), `seen` (the sequences of a
+session token), `allow_partial` and `timeout` on reads. What a cluster can't do yet raises NOT_IMPLEMENTED and says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Seq
+from typing import Any, Never, overload
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.gateway.cluster import merging
+from jadevectordb.gateway.cluster.looking import ClusterLooks
+from jadevectordb.gateway.cluster.mirror import ClusterMirror
+from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted, query_bytes
+from jadevectordb.gateway.cluster.rows import unpacker_of
+from jadevectordb.gateway.embedded.arguments import (
+    count_of,
+    names_of,
+    number_of,
+    overrides_of,
+    place_of,
+    recall_of,
+    timeout_of,
+)
+from jadevectordb.gateway.embedded.database import MetadataLike
+from jadevectordb.gateway.embedded.hits import Group, Hits, Item, Page
+from jadevectordb.gateway.embedded.opening import FilterLike
+from jadevectordb.gateway.embedded.stats import Stats
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model import filter_parse, filters
+from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.limits import BY_ID_ROWS_MAX, K_MAX, READ_S_MAX
+from jadevectordb.query import executor
+from jadevectordb.query.cluster_writer import ClusterWriter
+from jadevectordb.query.levels import ReadLevel, read_level, write_level
+from jadevectordb.query.write_checks import check_ids, invalid
+from jadevectordb.query.writer import WriteResult
+from jadevectordb.topology.placed import PlacedDatabase
+
+_NOTHING_SEEN: Mapping[int, int] = {}
+_GROUPS_FACTOR = 4
+
+
+class ClusterDatabase:
+    """Made by `ClusterStore`. Every method may be called from many threads at once."""
+
+    is_clustered = True  # what tells handlers that reads and writes take a consistency
+
+    def __init__(
+        self, placed: PlacedDatabase, mirror: ClusterMirror, reader: ClusterReader, writer: ClusterWriter
+    ) -> None:
+        self.placed = placed
+        self._space = VectorSpace(placed.config.metric, placed.config.dimension)
+        self._unpacker = unpacker_of(placed.config)
+        self._reader = reader
+        self._writer = writer
+        self._looks = ClusterLooks(placed, mirror, reader)
+        self._closed = threading.Event()
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        return self.placed.config.name
+
+    @property
+    def dimension(self) -> int:
+        return self.placed.config.dimension
+
+    @property
+    def metric(self) -> str:
+        return str(self.placed.config.metric)
+
+    @property
+    def config(self) -> DatabaseConfig:
+        return self.placed.config
+
+    def __repr__(self) -> str:
+        return (
+            f"<ClusterDatabase {self.name!r}: {self.config.shards} shards, dimension {self.dimension}, {self.metric}>"
+        )
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __contains__(self, vector_id: str) -> bool:
+        return self.exists(vector_id)
+
+    # Writing
+
+    def upsert(
+        self,
+        ids: Iterable[str],
+        vectors: npt.ArrayLike,
+        metadata: MetadataLike | None = None,
+        if_version: Seq[int | None] | int | None = None,
+        request_id: str = "",
+        *,
+        consistency: str = "quorum",
+        atomic: bool = False,
+        allow_partial: bool = False,
+    ) -> WriteResult:
+        """As `Database.upsert`, all or nothing within each shard.
+
+        When some shards' part failed and others' not, this raises with `details` naming the ids that failed; allow_partial: the result's
+        `failures` do. atomic: refused when the vectors lie in several shards.
+        """
+        self._check_open()
+        level = write_level(consistency)
+        return self._writer.upsert(
+            ids, vectors, metadata, if_version, request_id, level, atomic=atomic, partial=allow_partial
+        )
+
+    def update_metadata(
+        self,
+        ids: str | Iterable[str],
+        metadata: MetadataLike,
+        *,
+        merge: bool = True,
+        if_version: Seq[int | None] | int | None = None,
+        request_id: str = "",
+        consistency: str = "quorum",
+        atomic: bool = False,
+        allow_partial: bool = False,
+    ) -> WriteResult:
+        """As `Database.update_metadata`, with the options of `upsert`."""
+        self._check_open()
+        level = write_level(consistency)
+        names = check_ids([ids] if isinstance(ids, str) else ids)
+        if isinstance(metadata, Mapping):
+            metadata = [metadata] * len(names)
+        return self._writer.update(
+            names, metadata, merge, if_version, request_id, level, atomic=atomic, partial=allow_partial
+        )
+
+    def delete(
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        filter: FilterLike = None,
+        if_version: Seq[int | None] | int | None = None,
+        request_id: str = "",
+        consistency: str = "quorum",
+        atomic: bool = False,
+        allow_partial: bool = False,
+    ) -> WriteResult:
+        """As `Database.delete`, with the options of `upsert`. By a filter each shard decides for itself at its place in its log."""
+        self._check_open()
+        level = write_level(consistency)
+        if (ids is None) == (filter is None):
+            raise invalid("delete takes either ids or a filter.")
+        if ids is not None:
+            names = [ids] if isinstance(ids, str) else ids
+            return self._writer.delete(names, if_version, request_id, level, atomic=atomic, partial=allow_partial)
+        if if_version is not None:
+            raise invalid("if_version goes with ids, not with a filter.")
+        node = self._parse(filter)
+        if node is None:
+            raise invalid("An empty filter would delete everything: drop the database instead, or name what to delete.")
+        if atomic and self.config.shards > 1:
+            raise _not_yet("deleting by a filter in all shards at one moment")
+        return self._writer.delete_where(node, request_id, level)
+
+    # Reading by id
+
+    @overload
+    def get(  # type: ignore[overload-overlap]  # a str is no list of ids here
+        self, ids: str, *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+    ) -> Item | None: ...
+    @overload
+    def get(
+        self, ids: Iterable[str], *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+    ) -> list[Item | None]: ...
+    def get(
+        self,
+        ids: str | Iterable[str],
+        *,
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        timeout: float = READ_S_MAX,
+    ) -> Item | list[Item | None] | None:
+        """One item (None when there is none), or a list as long as the ids given."""
+        wanted = self._wanted(consistency, seen, timeout)
+        items = self._reader.find(names_of(ids), wanted)
+        return items[0] if isinstance(ids, str) else items
+
+    @overload
+    def exists(  # type: ignore[overload-overlap]  # a str is no list of ids here
+        self, ids: str, *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+    ) -> bool: ...
+    @overload
+    def exists(
+        self, ids: Iterable[str], *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+    ) -> list[bool]: ...
+    def exists(
+        self,
+        ids: str | Iterable[str],
+        *,
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        timeout: float = READ_S_MAX,
+    ) -> bool | list[bool]:
+        """Whether each id is stored."""
+        wanted = self._wanted(consistency, seen, timeout)
+        found = [item is not None for item in self._reader.find(names_of(ids), wanted, vectors=False)]
+        return found[0] if isinstance(ids, str) else found
+
+    def count(
+        self,
+        filter: FilterLike = None,
+        *,
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        allow_partial: bool = False,
+        timeout: float = READ_S_MAX,
+    ) -> int:
+        """Exactly how many vectors there are, or match, in each shard at some moment of the call."""
+        wanted = self._wanted(consistency, seen, timeout, allow_partial)
+        return self._reader.count(self._parse(filter), wanted)
+
+    def scroll(
+        self,
+        limit: int = 1000,
+        cursor: str | None = None,
+        filter: FilterLike = None,
+        *,
+        vectors: bool = False,
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        timeout: float = READ_S_MAX,
+    ) -> Page:
+        """As `Database.scroll`. vectors: send them along; without it they are fetched when they are looked at."""
+        wanted = self._wanted(consistency, seen, timeout)
+        limit = count_of(limit, "limit")
+        place_of(cursor)  # raises for what no page gave
+        items = self._reader.scroll(limit, cursor or "", self._parse(filter), wanted, vectors=vectors)
+        return Page(items, items[-1].id if len(items) == limit else None)
+
+    def by_id(self, limit: int, offset: int = 0) -> tuple[list[Item], int]:
+        """As `Database.by_id`, of databases of up to BY_ID_ROWS_MAX vectors: every vector's id has to come here for it."""
+        limit, count = count_of(limit, "limit"), self.count()
+        if count > BY_ID_ROWS_MAX:
+            raise _not_yet(
+                f"numbered pages over more than {BY_ID_ROWS_MAX:,} vectors (scroll goes through all of them)"
+            )
+        items = sorted(self.items(), key=lambda item: item.id)
+        return items[offset : offset + limit], len(items)
+
+    def items(self, filter: FilterLike = None) -> Iterator[Item]:
+        """Every item that matches, by scrolling."""
+        cursor: str | None = None
+        while True:
+            page = self.scroll(1000, cursor, filter)
+            yield from page.items
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    # Searching
+
+    def search(
+        self,
+        vector: npt.ArrayLike | None = None,
+        *,
+        id: str | None = None,
+        k: int | None = 10,
+        filter: FilterLike = None,
+        recall: float = 0.95,
+        text: str | None = None,
+        fusion: str = "rrf",
+        alpha: float = 0.5,
+        threshold: float | None = None,
+        max_distance: float | None = None,
+        exact: bool = False,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        ef_search: int | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        explain: bool = False,
+        include: Include = ("metadata",),
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        allow_partial: bool = False,
+        timeout: float = READ_S_MAX,
+    ) -> Hits:
+        """As `Database.search`. include: what comes with the hits; the rest is fetched when it is looked at.
+
+        allow_partial: the answer may lack shards that nobody answers for; `explanation` (with explain) names them.
+        """
+        wanted = self._wanted(consistency, seen, timeout, allow_partial)
+        if text is not None:
+            raise _not_yet("searching by words")
+        if (vector is None) == (id is None):
+            raise invalid("search takes a vector or an id, one of them.")
+        options = self._options(
+            k, filter, recall, threshold, max_distance, exact, nprobe, candidates, ef_search, group_by, group_size
+        )
+        if id is not None:
+            vector = self._vector_of(id, wanted)
+        assert vector is not None
+        started_s = self._reader.now_s()
+        query = self._query(vector)
+        if group_by is not None:
+            assert k is not None
+            gathered, matches = self._groups(query, options, k, group_by, group_size, include, explain, id, wanted)
+        else:
+            if id is not None and k is not None:
+                options["k"] = min(K_MAX, k + 1)
+            gathered = self._reader.search(query, options, include, explain, wanted)
+            matches = merging.best(merging.ranked(gathered.answers, self._reader.rows_of), k, id)
+        hits = merging.hits_of(matches, self._unpacker)
+        if not explain:
+            return Hits(hits)
+        total_us = (self._reader.now_s() - started_s) * 1e6
+        return Hits(hits, merging.explanation_of(gathered, recall, total_us))
+
+    def _options(
+        self,
+        k: int | None,
+        filter: FilterLike,
+        recall: float,
+        threshold: float | None,
+        max_distance: float | None,
+        exact: bool,
+        nprobe: int | None,
+        candidates: int | None,
+        ef_search: int | None,
+        group_by: str | None,
+        group_size: int,
+    ) -> dict[str, object]:
+        """What the nodes are told, checked as far as the configuration tells. Raises INVALID_ARGUMENT, INVALID_FILTER."""
+        if k is None and max_distance is None:
+            raise invalid("k=None (all hits) goes with max_distance.")
+        if threshold is not None and max_distance is not None:
+            raise invalid("threshold and max_distance say the same thing: give one of them.")
+        options: dict[str, object] = {"k": None if k is None else count_of(k, "k"), "recall": recall_of(recall)}
+        node = self._parse(filter)
+        if node is not None:
+            options["filter"] = filters.to_json(node)
+        for name, value in (("threshold", threshold), ("max_distance", max_distance)):
+            if value is not None:
+                options[name] = number_of(value, name)
+        if exact or nprobe is not None or candidates is not None or ef_search is not None:
+            overrides_of(exact, nprobe, candidates, ef_search)
+            by_hand = {"exact": exact, "nprobe": nprobe, "candidates": candidates, "ef_search": ef_search}
+            options.update({name: value for name, value in by_hand.items() if value})
+        if group_by is not None:
+            if k is None:
+                raise invalid("group_by needs k, the number of groups.")
+            if not isinstance(group_by, str) or not group_by:
+                raise invalid(
+                    f"group_by names a metadata field, or a path such as 'author.name'; got {group_by!r:.80}."
+                )
+            options["group_by"], options["group_size"] = group_by, count_of(group_size, "group_size")
+        return options
+
+    def _groups(
+        self,
+        query: bytes,
+        options: dict[str, object],
+        k: int,
+        group_by: str,
+        group_size: int,
+        include: Include,
+        explain: bool,
+        exclude: str | None,
+        wanted: Wanted,
+    ) -> Any:
+        """Nodes choose groups by what they have: more is asked of them until nothing they left out could matter."""
+        include = tuple({"metadata", *include})  # groups are told apart by it
+        extra = exclude is not None
+        asked = min(K_MAX, k + extra)
+        while True:
+            told = {**options, "k": asked, "group_size": min(K_MAX, group_size + extra)}
+            gathered = self._reader.search(query, told, include, explain, wanted)
+            lists = merging.ranked(gathered.answers, self._reader.rows_of)
+            matches, is_sure = merging.grouped(lists, asked, k, group_size, group_by, exclude)
+            if is_sure or asked >= K_MAX:
+                return gathered, matches
+            asked = min(K_MAX, asked * _GROUPS_FACTOR)
+
+    def _query(self, vector: npt.ArrayLike) -> bytes:
+        """Raises DIMENSION_MISMATCH, INVALID_VECTOR."""
+        given = np.asarray(vector)
+        if given.ndim == 2 and len(given) == 1:
+            given = given[0]
+        self._space.prepare_query(given)
+        return query_bytes(given, self.config.metric)
+
+    def _vector_of(self, vector_id: str, wanted: Wanted) -> npt.ArrayLike:
+        if not isinstance(vector_id, str):
+            raise invalid(f"id must be one string, got {vector_id!r:.80}.")
+        item = self._reader.find(names_of(vector_id), wanted)[0]
+        if item is None:
+            raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
+        return item.vector
+
+    def search_batch(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        k: int = 10,
+        filter: FilterLike = None,
+        recall: float = 0.95,
+        include: Include = ("metadata",),
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        timeout: float = READ_S_MAX,
+    ) -> list[Hits]:
+        """`search` for each row of vectors (m, dimension)."""
+        wanted = self._wanted(consistency, seen, timeout)
+        options = self._options(k, filter, recall, None, None, False, None, None, None, None, 1)
+        self._space.prepare_queries(vectors)
+        rows = np.asarray(vectors)
+        rows = rows.reshape(1, -1) if rows.ndim == 1 else rows
+        queries = [query_bytes(row, self.config.metric) for row in rows]
+        return [
+            Hits(
+                merging.hits_of(
+                    merging.best(merging.ranked(one.answers, self._reader.rows_of), k, None), self._unpacker
+                )
+            )
+            for one in self._reader.search_each(queries, options, include, wanted)
+        ]
+
+    def search_groups(
+        self,
+        vector: npt.ArrayLike | None = None,
+        *,
+        group_by: str,
+        group_size: int = 1,
+        id: str | None = None,
+        k: int = 10,
+        filter: FilterLike = None,
+        recall: float = 0.95,
+        text: str | None = None,
+        **reading: Any,
+    ) -> list[Group]:
+        """As `Database.search_groups`. reading: include, consistency, seen, allow_partial, timeout."""
+        hits = self.search(
+            vector,
+            id=id,
+            k=k,
+            filter=filter,
+            recall=recall,
+            text=text,
+            group_by=group_by,
+            group_size=group_size,
+            **reading,
+        )
+        group_of = executor.group_reader(group_by)
+        groups: dict[str, Group] = {}
+        for hit in hits:
+            key = group_of((hit.score, hit.id, hit._segment, hit._row))
+            assert key is not None
+            groups.setdefault(key, Group(msgspec.json.decode(key), [])).hits.append(hit)
+        return list(groups.values())
+
+    def explain(self, vector: npt.ArrayLike | None = None, **options: Any) -> dict[str, Any]:
+        """What `search` with the same arguments does, node by node."""
+        explanation = self.search(vector, **options, explain=True).explanation
+        assert explanation is not None
+        return explanation.as_dict()
+
+    # Looking after it
+
+    def stats(self) -> Stats:
+        """Of one replica of each shard, as it is now there."""
+        self._check_open()
+        return self._looks.stats()
+
+    @property
+    def trouble(self) -> str:
+        """What keeps shards from being read, as far as this node knows, "" when nothing does. Asks nobody."""
+        return "closed" if self._closed.is_set() else self._looks.trouble()
+
+    @property
+    def index_in_use(self) -> str:
+        """What most rows are searched with; some seconds old."""
+        self._check_open()
+        return self._looks.index_in_use()
+
+    def watermarks(self) -> list[int]:
+        """The newest log sequence that a replica of each shard has applied, now."""
+        self._check_open()
+        return self._looks.stats().watermarks
+
+    def search_cost_us(self) -> float:
+        """A search may wait for other nodes: it is never to be done where nothing may wait."""
+        return float("inf")
+
+    def wait_indexed(self, timeout: float | None = None) -> None:
+        """Seal what is growing and return when every replica on a live node has indexed it. Raises TIMEOUT after `timeout` s."""
+        self._seal_and_wait(timeout, compact=False)
+
+    def compact(self, timeout: float | None = None) -> None:
+        """Merge every shard into one segment without dead rows, on all its replicas on live nodes, and wait for it."""
+        self._seal_and_wait(timeout, compact=True)
+
+    def _seal_and_wait(self, timeout: float | None, *, compact: bool) -> None:
+        limit_s = timeout_of(timeout)
+        sequences = self.seal(compact=compact)
+        self.wait_settled(sequences, limit_s)
+
+    def seal(self, *, compact: bool) -> Mapping[int, int]:
+        """Ask for what is growing to be sealed; the sequences to wait for."""
+        self._check_open()
+        return self._writer.seal(compact=compact).sequences
+
+    def wait_settled(self, sequences: Mapping[int, int], limit_s: float | None) -> None:
+        """Until the replicas on live nodes have applied these and have no index to build. Raises TIMEOUT."""
+        self._looks.wait_settled(sequences, limit_s, self._check_open)
+
+    def verify(self) -> Never:
+        raise _not_yet(
+            "reading all files of all replicas on demand (each node verifies its files when it opens them, and `digest` compares "
+            "contents)"
+        )
+
+    def digest(self) -> list[str]:
+        """A fingerprint of each shard's contents, of one replica each, with every write answered before in it."""
+        self._check_open()
+        return self._reader.digests(Wanted(ReadLevel.STRONG, timeout_s=60.0))
+
+    # For those who look inside
+
+    def _parse(self, value: FilterLike) -> Filter | None:
+        return None if value is None else filter_parse.parse(value, self.config.schema)
+
+    def _wanted(self, consistency: str, seen: Mapping[int, int], timeout: float, allow_partial: bool = False) -> Wanted:
+        self._check_open()
+        timeout_s = number_of(timeout, "timeout")
+        if not 0 < timeout_s <= 3600:
+            raise invalid(f"timeout must be above 0 and at most 3600 seconds, got {timeout}.")
+        if seen:
+            self._reader.check_seen(seen)
+        return Wanted(read_level(consistency), seen, allow_partial, timeout_s)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise JadeError(ErrorCode.CLOSED, f"Database {self.name!r} was dropped, or this node stops.")
+
+    def close(self) -> None:
+        """Later calls raise CLOSED. Again is fine."""
+        self._closed.set()
+
+
+def _not_yet(what: str) -> JadeError:
+    return JadeError(ErrorCode.NOT_IMPLEMENTED, f"A cluster does not offer {what} yet; a single node does.")

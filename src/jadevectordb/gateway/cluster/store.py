@@ -1,0 +1,394 @@
+"""The databases of a cluster: create, open, list, drop, from any node.
+
+    cluster/database/ID   what a database was created with; whoever creates or drops one writes this, the master does the rest
+    cluster/name/NAME     the id that has the name: two nodes that create the same name at once are told apart here
+
+A handle works as long as its database exists, whatever becomes of nodes: it follows the cluster map.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+from typing import Any, Protocol
+
+from jadevectordb.gateway.cluster.database import ClusterDatabase
+from jadevectordb.gateway.cluster.mirror import ClusterMirror
+from jadevectordb.gateway.cluster.reading import ClusterReader, Wanted
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.index.text import TextConfig
+from jadevectordb.model.database import DatabaseConfig, check_config, index_kind_of, metric_of
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import VectorId
+from jadevectordb.model.index_parameters import parse_index_parameters
+from jadevectordb.model.limits import PLACE_S_MAX, SEAL_ROWS
+from jadevectordb.model.schema import Schema, parse_schema
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.log import Log
+from jadevectordb.ports.metadata_store import MetadataStore
+from jadevectordb.ports.transport import Answerer, Transport
+from jadevectordb.query.balancer import Balancer, Balancing
+from jadevectordb.query.barriers import Barriers
+from jadevectordb.query.cluster_writer import AppendOnly, ClusterWriter, GatewayTime
+from jadevectordb.query.fan_out import FanOut
+from jadevectordb.query.levels import ReadLevel
+from jadevectordb.query.outbox import Outbox, OutboxFigures
+from jadevectordb.topology.cluster_map import DatabaseRecord, ReplicaState
+from jadevectordb.topology.placed import PlacedDatabase, check_replication, encode_placed, placed_key
+from jadevectordb.topology.sharding import sharding_of
+
+logger = logging.getLogger("jadevectordb.clusterstore")
+_NAME_PREFIX = "cluster/name/"
+_DRAIN_S = 5.0  # for writes at EVENTUAL, when the node stops
+
+
+class OutboxFolders(Protocol):
+    """Where this node keeps writes at EVENTUAL until they are published: a log of its own for each database."""
+
+    def known(self) -> list[str]:
+        """Ids of databases that have one."""
+        ...
+
+    def open(self, database: str) -> Log: ...
+    def remove(self, database: str) -> None:
+        """Of a database that is no more; its log is closed."""
+        ...
+
+
+class ClusterStore:
+    """Thread-safe. mirror, transport: owned by the caller, closed after this.
+
+    open_log: the logs of a database with this id. local: answers for this node's own replicas. outboxes: None = this node takes no
+    writes at EVENTUAL. new_id: letters and digits never used before.
+    """
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        mirror: ClusterMirror,
+        transport: Transport,
+        clock: Clock,
+        *,
+        node: str,
+        open_log: Callable[[str], AppendOnly],
+        new_id: Callable[[], str],
+        local: Answerer | None = None,
+        outboxes: OutboxFolders | None = None,
+        balancing: Balancing = Balancing.LEAST_LOADED,
+        replication: int = 3,
+        shards: int = 4,
+        place_s: float = PLACE_S_MAX,
+    ) -> None:
+        self.mirror = mirror
+        self.fan_out = FanOut(transport, mirror, Balancer(balancing, node if local is not None else ""), node, local)
+        self._metadata = metadata
+        self._clock = clock
+        self._time = GatewayTime(clock)
+        self._open_log = open_log
+        self._new_id = new_id
+        self._folders = outboxes
+        self._replication = replication
+        self._shards = shards
+        self._place_s = place_s
+        self._lock = threading.RLock()
+        self._handles: dict[str, ClusterDatabase] = {}  # by id
+        self._outboxes: dict[str, Outbox] = {}  # by id
+        self._closed = False
+        self.on_change: list[Callable[[], None]] = []  # a database came or went, here or from another node
+        mirror.on_database.append(self._database_changed)
+        for database_id in [] if outboxes is None else outboxes.known():  # what a stop or crash left is published now
+            self._reopen_outbox(database_id)
+
+    # Databases
+
+    def create_database(
+        self,
+        name: str,
+        dimension: int,
+        metric: str = "cosine",
+        shards: int = 0,
+        index: str = "AUTO",
+        schema: Schema | Mapping[str, Any] | None = None,
+        *,
+        index_parameters: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        text_language: str = "english",
+        seal_rows: int = SEAL_ROWS,
+        exist_ok: bool = False,
+        replication: int = 0,
+        sharding: str = "auto",
+        bounds: Seq[str] = (),
+    ) -> ClusterDatabase:
+        """As `Store.create_database`; returns when the database can be written and read.
+
+        shards, replication: 0 = as the cluster is set. sharding: hash (auto) or range, with the bounds between shards.
+        Raises ALREADY_EXISTS, INVALID_ARGUMENT, UNAVAILABLE (nothing was created then).
+        """
+        if not isinstance(name, str) or type(dimension) is not int or type(shards) is not int:
+            raise JadeError(
+                ErrorCode.INVALID_ARGUMENT,
+                "create_database takes a name, an integer dimension, and an integer number of shards.",
+            )
+        shards = shards or self._shards
+        database_id = f"d{self._new_id()}"
+        config = DatabaseConfig(
+            name=name,
+            folder=database_id,
+            dimension=dimension,
+            metric=metric_of(metric),
+            shards=shards,
+            index=index_kind_of(index),
+            index_parameters=parse_index_parameters(index_kind_of(index), index_parameters),
+            schema=parse_schema(schema, strict=strict),
+            text_language=text_language,
+            seal_rows=seal_rows,
+            created_ms=self._clock.now_ms(),
+        )
+        check_config(config)
+        TextConfig(config.schema.texts or ("any",), text_language)
+        placed = PlacedDatabase(
+            id=database_id,
+            name=name,
+            config=config,
+            replication=check_replication(replication or self._replication),
+            sharding=sharding_of(sharding, shards, bounds),
+        )
+        existing = self._find(name)
+        if existing is not None:
+            return self._existing(existing, placed, exist_ok)
+        self._create(placed)
+        return self.database(name)
+
+    def _existing(self, found: PlacedDatabase, wanted: PlacedDatabase, exist_ok: bool) -> ClusterDatabase:
+        ours, theirs = wanted.config, found.config
+        different = [
+            field
+            for field in ours.__struct_fields__
+            if field not in ("folder", "created_ms") and getattr(ours, field) != getattr(theirs, field)
+        ]
+        different += [field for field in ("replication", "sharding") if getattr(wanted, field) != getattr(found, field)]
+        if not exist_ok or different:
+            otherwise = f" with another {', '.join(different)}" if different else ""
+            raise JadeError(
+                ErrorCode.ALREADY_EXISTS,
+                f"Database {found.name!r} exists{otherwise}: open it with database({found.name!r}), or choose another name.",
+                details={"different": different},
+            )
+        return self.database(found.name)
+
+    def _create(self, placed: PlacedDatabase) -> None:
+        """Claim the name, say what is wanted, wait for the master; or leave nothing of it and raise."""
+        self._check_open()
+        claim = self._claim(placed)
+        try:
+            written = self._metadata.compare_and_set(placed_key(placed.id), encode_placed(placed), 0)
+            assert written is not None, "nobody else makes this id"
+            self._wait_served(placed)
+        except BaseException:
+            with contextlib.suppress(JadeError):
+                self._remove(placed)
+            with contextlib.suppress(JadeError):
+                self._metadata.compare_and_set(_NAME_PREFIX + placed.name, None, claim)
+            raise
+
+    def _claim(self, placed: PlacedDatabase) -> int:
+        """The name is ours: the revision of the record that says so. Raises ALREADY_EXISTS."""
+        key = _NAME_PREFIX + placed.name
+        record = self._metadata.get(key)
+        expected = 0 if record is None else record.revision
+        if record is not None and self._metadata.get(placed_key(record.value.decode())) is not None:
+            raise _exists(placed.name)
+        # A claim without a database is what a crash left, or somebody creates it at this moment: who comes second loses
+        if record is not None and not self._is_abandoned(record.value.decode()):
+            raise _exists(placed.name)
+        revision = self._metadata.compare_and_set(key, placed.id.encode(), expected)
+        if revision is None:
+            raise _exists(placed.name)
+        return revision
+
+    def _is_abandoned(self, database_id: str) -> bool:
+        """Whether nothing appears under this id for as long as creating takes at most."""
+        return not self.mirror.wait(lambda: database_id in self.mirror.placed(), min(self._place_s, 10.0))
+
+    def _wait_served(self, placed: PlacedDatabase) -> None:
+        """Until the master has placed it and a majority of each shard's replicas, or all that can be, are active."""
+        if not self.mirror.wait(lambda: self._is_served(placed), self._place_s):
+            record = self.mirror.map.databases.get(placed.id)
+            why = "no master has placed it" if record is None else "its replicas did not become ready"
+            raise JadeError(
+                ErrorCode.UNAVAILABLE,
+                f"Database {placed.name!r} could not be created within {self._place_s:g} s: {why}. Look at the cluster's status; "
+                "nothing was kept.",
+                details={"undecided": False},
+            )
+
+    def _is_served(self, placed: PlacedDatabase) -> bool:
+        record = self.mirror.map.databases.get(placed.id)
+        if placed.id not in self.mirror.placed() or record is None or len(record.shards) < placed.config.shards:
+            return False
+        return all(self._is_shard_served(record, number, placed.replication) for number in range(len(record.shards)))
+
+    def _is_shard_served(self, record: DatabaseRecord, number: int, replication: int) -> bool:
+        shard = record.shards[number]
+        active = sum(replica.state is ReplicaState.ACTIVE for replica in shard.replicas)
+        possible = min(replication, max(1, len(shard.replicas)))
+        return bool(shard.primary) and active >= possible // 2 + 1
+
+    def database(self, name: str) -> ClusterDatabase:
+        """A handle; the same object every time. Raises UNKNOWN_DATABASE."""
+        self._check_open()
+        placed = self._find(name)
+        if placed is None:
+            known = ", ".join(self.databases()[:20]) or "none yet"
+            raise JadeError(
+                ErrorCode.UNKNOWN_DATABASE,
+                f"There is no database {name!r} in this cluster (there are: {known}). Make it with create_database.",
+                details={"name": name},
+            )
+        with self._lock:
+            handle = self._handles.get(placed.id)
+            if handle is None:
+                handle = self._handles[placed.id] = self._open(placed)
+            return handle
+
+    def _open(self, placed: PlacedDatabase) -> ClusterDatabase:
+        def stored_sizes(names: list[VectorId]) -> dict[str, int]:
+            items = reader.find(names, Wanted(ReadLevel.EVENTUAL), vectors=False)
+            return {item.id: len(item.metadata_json) for item in items if item is not None}
+
+        writer = ClusterWriter(
+            placed,
+            VectorSpace(placed.config.metric, placed.config.dimension),
+            self.fan_out,
+            self._open_log(placed.id),
+            self._time,
+            open_outbox=lambda: self._outbox(placed),
+            new_request_id=self._new_id,
+            stored_sizes=stored_sizes,
+        )
+        reader = ClusterReader(placed, self.fan_out, Barriers(writer.barrier))
+        return ClusterDatabase(placed, self.mirror, reader, writer)
+
+    def databases(self) -> list[str]:
+        """Names, in order."""
+        self._check_open()
+        return sorted({placed.name for placed in self.mirror.placed().values()})
+
+    def describe(self, name: str) -> DatabaseConfig:
+        """How the database is configured. Raises UNKNOWN_DATABASE."""
+        return self.database(name).config
+
+    def alter_database(self, name: str, **changes: Any) -> ClusterDatabase:
+        raise JadeError(
+            ErrorCode.NOT_IMPLEMENTED,
+            "A cluster does not change how a database is configured yet: create another one, and copy with scroll and upsert.",
+        )
+
+    def drop_database(self, name: str) -> None:
+        """Delete a database and everything in it: at once for whoever asks, on the nodes soon after. Raises UNKNOWN_DATABASE."""
+        placed = self.database(name).placed
+        self._remove(placed)
+        key = _NAME_PREFIX + name
+        claim = self._metadata.get(key)
+        if claim is not None and claim.value.decode() == placed.id:
+            self._metadata.compare_and_set(key, None, claim.revision)
+        # What this node lists and opens next must not show it any more
+        self.mirror.wait(lambda: placed.id not in self.mirror.placed(), self._place_s)
+
+    def _remove(self, placed: PlacedDatabase) -> None:
+        record = self._metadata.get(placed_key(placed.id))
+        if record is not None:
+            self._metadata.compare_and_set(placed_key(placed.id), None, record.revision)
+
+    def _find(self, name: str) -> PlacedDatabase | None:
+        """The oldest of this name: of two that nodes made at the same moment the second is about to be taken back."""
+        named = [placed for placed in self.mirror.placed().values() if placed.name == name]
+        return min(named, key=lambda placed: (placed.config.created_ms, placed.id), default=None)
+
+    # Following
+
+    def _database_changed(self, database_id: str) -> None:
+        """Told by the mirror, from the metadata store's thread."""
+        if database_id not in self.mirror.placed():
+            with self._lock:
+                handle = self._handles.pop(database_id, None)
+                outbox = self._outboxes.pop(database_id, None)
+            if handle is not None:
+                handle.close()
+            if outbox is not None:
+                self._end_outbox(database_id, outbox)
+        for tell in list(self.on_change):
+            tell()
+
+    # Writes at EVENTUAL
+
+    def _outbox(self, placed: PlacedDatabase) -> Outbox:
+        """Of this database, opened at its first use."""
+        if self._folders is None:
+            raise JadeError(
+                ErrorCode.NOT_IMPLEMENTED,
+                "This node keeps no outbox, so it takes no writes at EVENTUAL: write at QUORUM.",
+            )
+        with self._lock:
+            self._check_open()
+            outbox = self._outboxes.get(placed.id)
+            if outbox is None:
+                log = self._folders.open(placed.id)
+                outbox = Outbox(log, placed.config.shards, self._open_log(placed.id).append, self._clock)
+                self._outboxes[placed.id] = outbox
+            return outbox
+
+    def _reopen_outbox(self, database_id: str) -> None:
+        placed = self.mirror.placed().get(database_id)
+        if placed is not None:
+            self._outbox(placed)
+            return
+        assert self._folders is not None
+        logger.warning("database %s was dropped: what this node was to publish to it is removed", database_id)
+        self._folders.remove(database_id)
+
+    def _end_outbox(self, database_id: str, outbox: Outbox) -> None:
+        outbox.close()
+        assert self._folders is not None
+        try:
+            self._folders.remove(database_id)
+        except (JadeError, OSError) as error:
+            logger.warning("the outbox of the dropped database %s stays on the disk: %s", database_id, error)
+
+    def outbox_figures(self) -> dict[str, OutboxFigures]:
+        """Of each database that this node took writes at EVENTUAL for, by id."""
+        with self._lock:
+            outboxes = dict(self._outboxes)
+        return {database_id: outbox.figures() for database_id, outbox in outboxes.items()}
+
+    # The end
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JadeError(ErrorCode.CLOSED, "This node is stopping: ask another one.")
+
+    def close(self) -> None:
+        """Handles are closed; writes at EVENTUAL get a moment to be published, and stay for the next start else. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            handles, outboxes = list(self._handles.values()), list(self._outboxes.values())
+        for handle in handles:
+            handle.close()
+        until_s = self._clock.monotonic_s() + _DRAIN_S
+        for outbox in outboxes:
+            outbox.wait_published(max(0.0, until_s - self._clock.monotonic_s()))
+            outbox.close()
+
+    def __repr__(self) -> str:
+        return f"<ClusterStore of node {self.fan_out.node!r}{' closed' if self._closed else ''}>"
+
+
+def _exists(name: str) -> JadeError:
+    return JadeError(
+        ErrorCode.ALREADY_EXISTS, f"Database {name!r} exists, or is being created: open it with database({name!r})."
+    )

@@ -1,0 +1,433 @@
+"""The write path of a cluster: check, route by id, append to each shard's replicated log, and await what the level asks for.
+
+Any gateway may write: the logs order entries, replicas decide what they do (a condition that does not hold included), all
+alike. So the answer of one replica that has applied the entry is the result. A shard's part of a request is stored whole or not at
+all; over several shards each part stands for itself, and what became of each is told, never rounded up to success:
+
+    appended, applied      counted in the result
+    refused by a condition VERSION_CONFLICT for the ids of that entry
+    not appended           the log's error; `details["undecided"]` where it may have been, or may be yet
+    appended, not applied  it is durable, and will be; no replica said so in time, so the outcome is not known here
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from jadevectordb.index.space import VectorSpace
+from jadevectordb.model import filters
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.filters import Filter
+from jadevectordb.model.hybrid_time import HybridClock
+from jadevectordb.model.ids import HybridTime, NodeId, RequestId, Sequence, ShardId, VectorId
+from jadevectordb.model.limits import (
+    CONDITIONAL_ENTRY_FACTOR,
+    ENTRY_ROWS_MAX,
+    FAILED_IDS_NAMED_MAX,
+    METADATA_BYTES_MAX,
+    WRITE_S_MAX,
+)
+from jadevectordb.model.operations import Barrier, DeleteWhere, Entry, Operation, Seal, Write
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.node_calls import Applied, Asked, AwaitApplied
+from jadevectordb.query.drafts import Draft, draft_delete, draft_update, draft_upsert
+from jadevectordb.query.fan_out import FanOut, Gathered, Question
+from jadevectordb.query.levels import WriteLevel
+from jadevectordb.query.outbox import Outbox
+from jadevectordb.query.routing import live_replicas
+from jadevectordb.query.write_checks import check_request_id, invalid
+from jadevectordb.query.writer import Failed, WriteResult, conflict
+from jadevectordb.segment.records import hash_ids
+from jadevectordb.topology.placed import PlacedDatabase
+from jadevectordb.topology.sharding import shards_of_ids
+
+_AWAITED_AT_ONCE = 256  # calls of one request; a connection between nodes takes NODE_CALLS_MAX in all
+_PATCH_BYTES_SURE = 4096  # patches up to this size are merged without looking at what is stored
+
+
+_Piece = tuple[int, list[VectorId], Operation, int, int]  # shard, ids, what to do, part, parts
+
+
+class AppendOnly(Protocol):
+    """What a writer needs of the replicated log; `JetStreamLog` has it."""
+
+    def append(self, entries: Seq[tuple[ShardId, Entry]]) -> list[Sequence]: ...
+
+
+class GatewayTime:
+    """The hybrid clock of one gateway, shared by all its writers. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._wall = clock
+        self._lock = threading.Lock()
+        self._hybrid = HybridClock()
+
+    def tick(self) -> HybridTime:
+        with self._lock:
+            return self._hybrid.tick(self._wall.now_ms())
+
+
+@dataclass(slots=True)
+class _Part:
+    """One entry of a request."""
+
+    shard: int
+    names: list[VectorId]  # that it is about; none for a filter, a seal
+    entry: Entry
+    sequence: int = 0
+    applied: Applied | None = None
+    error: JadeError | None = None
+
+
+@dataclass(slots=True)
+class _Request:
+    parts: list[_Part]
+    level: WriteLevel
+    conditional: bool
+    until_s: float
+    partial: bool = False
+    by_shard: dict[int, list[_Part]] = field(default_factory=dict)
+
+
+class ClusterWriter:
+    """Writes to one database of a cluster. Thread-safe.
+
+    stored_sizes: of the metadata of ids, of those that are stored. open_outbox: raises where this node keeps none. new_request_id: for a
+    request that came without one and must be known again.
+    """
+
+    def __init__(
+        self,
+        placed: PlacedDatabase,
+        space: VectorSpace,
+        fan_out: FanOut,
+        log: AppendOnly,
+        time: GatewayTime,
+        *,
+        open_outbox: Callable[[], Outbox],
+        new_request_id: Callable[[], str],
+        stored_sizes: Callable[[list[VectorId]], Mapping[str, int]],
+    ) -> None:
+        self._placed = placed
+        self._space = space
+        self._fan_out = fan_out
+        self._log = log
+        self._time = time
+        self._open_outbox = open_outbox
+        self._new_request_id = new_request_id
+        self._stored_sizes = stored_sizes
+
+    # What can be written
+
+    def upsert(
+        self,
+        ids: Iterable[str],
+        vectors: npt.ArrayLike,
+        metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any] | None,
+        if_version: Seq[int | None] | int | None,
+        request_id: str,
+        level: WriteLevel,
+        *,
+        atomic: bool = False,
+        partial: bool = False,
+    ) -> WriteResult:
+        schema = self._placed.config.schema
+        draft = draft_upsert(self._space, schema, ids, vectors, metadata, if_version, request_id)
+        return self._submit(draft, request_id, level, atomic, partial)
+
+    def delete(
+        self,
+        ids: Iterable[str],
+        if_version: Seq[int | None] | int | None,
+        request_id: str,
+        level: WriteLevel,
+        *,
+        atomic: bool = False,
+        partial: bool = False,
+    ) -> WriteResult:
+        return self._submit(draft_delete(ids, if_version, request_id), request_id, level, atomic, partial)
+
+    def update(
+        self,
+        ids: Iterable[str],
+        metadata: Seq[Mapping[str, Any] | bytes | None] | Mapping[str, Any],
+        merge: bool,
+        if_version: Seq[int | None] | int | None,
+        request_id: str,
+        level: WriteLevel,
+        *,
+        atomic: bool = False,
+        partial: bool = False,
+    ) -> WriteResult:
+        draft = draft_update(self._placed.config.schema, ids, metadata, merge, if_version, request_id)
+        if merge:
+            self._check_merged_sizes(draft)
+        return self._submit(draft, request_id, level, atomic, partial)
+
+    def delete_where(self, node: Filter, request_id: str, level: WriteLevel) -> WriteResult:
+        check_request_id(request_id)
+        return self._everywhere(DeleteWhere(filters.to_json(node)), request_id, level)
+
+    def seal(self, *, compact: bool) -> WriteResult:
+        """Have every shard close its growing segment at one place of its log."""
+        return self._everywhere(Seal(compact), "", WriteLevel.QUORUM)
+
+    def barrier(self, shards: Iterable[int]) -> dict[int, int]:
+        """A barrier in each shard's log; their sequences. Durable on return."""
+        time = self._time.tick()
+        entries = [(ShardId(shard), Entry(Barrier(), time, NodeId(self._fan_out.node))) for shard in shards]
+        sequences = self._log.append(entries)
+        return {int(shard): int(sequence) for (shard, _), sequence in zip(entries, sequences, strict=True)}
+
+    def _check_merged_sizes(self, draft: Draft) -> None:
+        """Raises INVALID_METADATA for an object that would be too large with what is stored now."""
+        assert draft.patches is not None
+        large = {n: len(p) for n, p in zip(draft.names, draft.patches, strict=True) if len(p) > _PATCH_BYTES_SURE}
+        for name, stored in self._stored_sizes(list(large)).items() if large else ():
+            size = stored + large[VectorId(name)]
+            if size > METADATA_BYTES_MAX:
+                raise JadeError(
+                    ErrorCode.INVALID_METADATA,
+                    f"Merged with what is stored, the metadata of {name!r} could take {size} bytes as JSON, at most "
+                    f"{METADATA_BYTES_MAX} are possible. Nothing was changed; store large values elsewhere.",
+                    details={"id": name, "bytes": size},
+                )
+
+    # From a draft to entries
+
+    def _submit(self, draft: Draft, request_id: str, level: WriteLevel, atomic: bool, partial: bool) -> WriteResult:
+        if not draft.names:
+            return WriteResult(0, {})
+        config = self._placed.config
+        shards = shards_of_ids(self._placed.sharding, config.shards, draft.names, hash_ids(draft.names))
+        used = np.unique(shards).tolist()
+        if atomic and len(used) > 1:
+            raise JadeError(
+                ErrorCode.NOT_IMPLEMENTED,
+                f"These vectors lie in {len(used)} shards, and a request is all or nothing within one shard only: send it "
+                "without atomic and look at what became of each vector, or send those of one shard at a time.",
+                details={"shards": used},
+            )
+        # A condition is decided entry by entry: all conditions of a shard go into one entry, which may be larger for that
+        per_entry = draft.per_entry
+        if draft.conditional:
+            per_entry = min(ENTRY_ROWS_MAX, per_entry * CONDITIONAL_ENTRY_FACTOR)
+        pieces: list[_Piece] = []
+        for shard in used:
+            mine = np.flatnonzero(shards == shard)
+            if draft.conditional and len(mine) > per_entry:
+                raise invalid(
+                    f"A request with if_version may have {per_entry} vectors like these in one shard, this one has {len(mine)} in shard "
+                    f"{shard}: send it in smaller batches. Nothing was written."
+                )
+            starts = range(0, len(mine), per_entry)
+            for part, start in enumerate(starts):
+                take = mine[start : start + per_entry]
+                names = [draft.names[i] for i in take.tolist()]
+                pieces.append((shard, names, draft.operation(take), part, len(starts)))
+        return self._write(pieces, request_id, level, draft.conditional, partial)
+
+    def _everywhere(self, operation: Operation, request_id: str, level: WriteLevel) -> WriteResult:
+        pieces: list[_Piece] = [(shard, [], operation, 0, 1) for shard in range(self._placed.config.shards)]
+        return self._write(pieces, request_id, level, conditional=False, partial=False)
+
+    def _write(
+        self,
+        pieces: list[_Piece],
+        request_id: str,
+        level: WriteLevel,
+        conditional: bool,
+        partial: bool,
+    ) -> WriteResult:
+        if level is WriteLevel.EVENTUAL and not request_id:
+            request_id = self._new_request_id()
+        time, node = self._time.tick(), NodeId(self._fan_out.node)
+        parts = [
+            _Part(shard, names, Entry(operation, time, node, RequestId(request_id), part, count))
+            for shard, names, operation, part, count in pieces
+        ]
+        if level is WriteLevel.EVENTUAL:
+            return self._put_out(parts, conditional)
+        request = _Request(parts, level, conditional, self._fan_out.transport.now_s() + WRITE_S_MAX, partial)
+        for one in parts:
+            request.by_shard.setdefault(one.shard, []).append(one)
+        self._append(request)
+        self._await_applied(request)
+        return _result(request)
+
+    def _put_out(self, parts: list[_Part], conditional: bool) -> WriteResult:
+        if conditional:
+            raise invalid(
+                "if_version is decided where the write is applied, after an EVENTUAL write is answered: write at QUORUM."
+            )
+        self._open_outbox().append([(ShardId(part.shard), part.entry) for part in parts])
+        return WriteResult(sum(len(part.names) for part in parts), {})
+
+    # Appending
+
+    def _append(self, request: _Request) -> None:
+        """Sequences for the parts that are durable, an error for the others."""
+        entries = [(ShardId(part.shard), part.entry) for part in request.parts]
+        try:
+            sequences = self._log.append(entries)
+        except JadeError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                error = JadeError(ErrorCode.CLOSED, f"Database {self._placed.name!r} was dropped.")
+            self._append_failed(request, error)
+            return
+        for part, sequence in zip(request.parts, sequences, strict=True):
+            part.sequence = sequence
+
+    def _append_failed(self, request: _Request, error: JadeError) -> None:
+        durable: Mapping[int, int] = error.details.get("durable", {})
+        plain = {name: value for name, value in error.details.items() if name != "durable"}
+        # The log tells one error for all shards that failed: with several of them, any may have been stored
+        undecided = bool(error.details.get("undecided")) or len(request.by_shard) - len(durable) > 1
+        told = JadeError(error.code, error.message, details={**plain, "undecided": undecided})
+        for shard, parts in request.by_shard.items():
+            last = durable.get(shard)
+            for place, part in enumerate(parts):
+                if last is None:
+                    part.error = told
+                else:
+                    part.sequence = last - len(parts) + 1 + place
+
+    # Awaiting
+
+    def _await_applied(self, request: _Request) -> None:
+        awaited = [part for part in request.parts if part.error is None and self._must_ask(request, part)]
+        questions = [self._question(request, part.shard, part.sequence) for part in awaited]
+        confirmations = self._confirmations(request)
+        extra = [
+            self._question(request, shard, sequence, only=node) for shard, sequence, node in confirmations
+        ]  # fmt: skip
+        gathered = self._ask(request, questions + extra)
+        for part, found in zip(awaited, gathered, strict=False):
+            part.applied, part.error = _outcome(part, found)
+        for (shard, sequence, node), found in zip(confirmations, gathered[len(questions) :], strict=True):
+            if (found.missing or found.error is not None) and node in self._replicas(shard):
+                error = _unconfirmed(shard, sequence, f"the replica on {node}")
+                for part in request.by_shard[shard]:
+                    part.error = part.error or error
+        for parts in request.by_shard.values():
+            for part in parts:
+                part.error = part.error or parts[-1].error  # of a shard's parts that were not asked about
+
+    def _must_ask(self, request: _Request, part: _Part) -> bool:
+        """What plain writes do is known beforehand: of several entries for a shard only the last must have been applied."""
+        is_known = isinstance(part.entry.operation, Write) and not request.conditional
+        return not is_known or part is request.by_shard[part.shard][-1]
+
+    def _confirmations(self, request: _Request) -> list[tuple[int, int, str]]:
+        """(shard, sequence, node) of every live replica that a STRONG write waits for."""
+        if request.level is not WriteLevel.STRONG:
+            return []
+        return [
+            (shard, parts[-1].sequence, node)
+            for shard, parts in request.by_shard.items()
+            if parts[-1].error is None
+            for node in self._replicas(shard)
+        ]
+
+    def _replicas(self, shard: int) -> list[str]:
+        picture = self._fan_out.picture
+        record = picture.map.databases.get(self._placed.id)
+        return [] if record is None else live_replicas(record, shard, picture.is_alive)
+
+    def _question(self, request: _Request, shard: int, sequence: int, only: str = "") -> Question:
+        database = self._placed.id
+        left_s = max(0.001, request.until_s - self._fan_out.transport.now_s())
+
+        def make(asked: Asked) -> msgspec.Struct:
+            return AwaitApplied(database=database, shard=shard, sequence=sequence, wait_s=asked.wait_s)
+
+        return Question(
+            database, (shard,), make, left_s, min(left_s, WRITE_S_MAX / 4), only=only, weighed=False, accept=_is_known
+        )
+
+    def _ask(self, request: _Request, questions: list[Question]) -> list[Gathered]:
+        found: list[Gathered] = []
+        for start in range(0, len(questions), _AWAITED_AT_ONCE):
+            found += self._fan_out.ask_all(questions[start : start + _AWAITED_AT_ONCE])
+        return found
+
+
+def _is_known(applied: Applied) -> bool:
+    return applied.known
+
+
+def _outcome(part: _Part, found: Gathered) -> tuple[Applied | None, JadeError | None]:
+    if found.error is not None:
+        return None, found.error
+    if found.missing:
+        return None, _unconfirmed(part.shard, part.sequence, "any replica")
+    applied: Applied = found.answers[0].answer
+    if applied.known or (isinstance(part.entry.operation, Write) and part.entry.operation.if_version is None):
+        return applied, None
+    return None, JadeError(
+        ErrorCode.UNAVAILABLE,
+        f"The write is durable and applied (entry {part.sequence} of shard {part.shard}), but what it did is no longer remembered: "
+        "read the vectors to see.",
+        details={"undecided": True, "durable": {part.shard: part.sequence}},
+    )
+
+
+def _unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
+    return JadeError(
+        ErrorCode.UNAVAILABLE,
+        f"The write is durable (entry {sequence} of shard {shard}) and will be applied, but that was not confirmed in time by "
+        f"{by}: sending it again with the same request id is safe.",
+        details={"undecided": True, "durable": {shard: sequence}},
+    )
+
+
+def _result(request: _Request) -> WriteResult:
+    """What was done; raises when a part of it was not, unless the caller takes failures for an answer."""
+    count, duplicate = 0, False
+    sequences: dict[int, int] = {}
+    failures: list[Failed] = []
+    for part in request.parts:
+        applied, error = part.applied, part.error
+        if error is None and applied is not None and applied.is_refused:
+            error = conflict(applied.refused_id, applied.refused_expected, applied.refused_actual)
+        if error is not None:
+            failures.append(Failed(part.names, error))
+            continue
+        known = applied is not None and applied.known
+        count += applied.changed if applied is not None and known else len(part.names)
+        duplicate = duplicate or bool(applied is not None and applied.duplicate)
+        sequence = applied.sequence if applied is not None and known else part.sequence
+        sequences[part.shard] = max(sequences.get(part.shard, 0), sequence)
+    result = WriteResult(count, sequences, duplicate, tuple(failures))
+    if failures and not (request.partial and sequences):
+        raise _failed(result, several=len(request.by_shard) > 1)
+    return result
+
+
+def _failed(result: WriteResult, several: bool) -> JadeError:
+    first = result.failures[0].error
+    if not several:
+        return first
+    ids = [name for failure in result.failures for name in failure.ids]
+    undecided = any(failure.error.details.get("undecided") for failure in result.failures)
+    if result.sequences:
+        says = f"The request was done in part: {result.count} vectors were written, {len(ids)} failed. {first.message}"
+    else:
+        says = first.message
+    return JadeError(
+        first.code,
+        says,
+        details={
+            **first.details, "undecided": undecided, "written": result.count, "failed": len(ids),
+            "failed_ids": ids[:FAILED_IDS_NAMED_MAX],
+            "codes": sorted({str(failure.error.code) for failure in result.failures}),
+        },
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""Writes at EVENTUAL: durable on this node when they are answered, published to the replicated log in the background.
+
+A frame lies in a log of this node alone (synced) until the replicated log has it; then it is forgotten here. Every entry has a
+request id, so that what a crash makes this node publish again is applied once. A frame is published exactly as it was taken:
+the replicated log knows a batch by its parts, and would refuse half of one beside something else. Frames keep their order.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.model.limits import OUTBOX_BYTES_MAX, OUTBOX_PAUSE_S_MAX, OUTBOX_PAUSE_S_MIN
+from jadevectordb.model.operations import Delete, DeleteWhere, Entry, Operation, Update, Write
+from jadevectordb.ports.clock import Clock
+from jadevectordb.ports.log import Frame, Log
+
+logger = logging.getLogger("jadevectordb.outbox")
+_ENTRY_BYTES = 200  # of an entry beside its vectors and metadata, about
+_FORGET_AFTER_S, _FORGET_EVERY = (
+    0.5,
+    64,
+)  # the log of this node is cut when nothing came for so long, or after so many frames
+_REFUSALS = frozenset({ErrorCode.NOT_FOUND, ErrorCode.REQUEST_TOO_LARGE, ErrorCode.INVALID_ID})
+
+Publish = Callable[[Seq[tuple[ShardId, Entry]]], object]  # to the replicated log; durable on return
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxFigures:
+    """entries, bytes: that wait. lag_s: since the oldest of them was taken. trouble: why the newest try failed, "" = it did not."""
+
+    entries: int
+    bytes: int
+    lag_s: float
+    published: int  # entries, since this outbox was opened
+    refused: int  # entries that the replicated log will never take, such as of a database that was dropped
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    frame: Frame
+    bytes: int
+    taken_s: float
+
+
+class Outbox:
+    """Of one database on one node. log: its own, owned by this object. Thread-safe.
+
+    What is in the log when it is opened was taken before, and is published first.
+    """
+
+    def __init__(
+        self, log: Log, shards: int, publish: Publish, clock: Clock, *, bytes_max: int = OUTBOX_BYTES_MAX
+    ) -> None:
+        self._log = log
+        self._publish = publish
+        self._clock = clock
+        self._bytes_max = bytes_max
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._entries = 0
+        self._coming_bytes = 0  # of writers that are between the check for room and their frame
+        self._published = self._refused = 0
+        self._trouble = ""
+        self._gone: dict[ShardId, Sequence] = {}  # published, by the outbox's own thread alone
+        self._closing = False
+        log_shards = [ShardId(number) for number in range(shards)]
+        for frame in log.read({shard: log.first(shard) for shard in log_shards}):
+            self._take(frame)
+        log.subscribe(self._take)
+        self._thread = threading.Thread(target=self._run, name="jade-outbox", daemon=True)
+        self._thread.start()
+
+    def append(self, entries: Seq[tuple[ShardId, Entry]]) -> None:
+        """Durable on this node on return. Raises UNAVAILABLE when too much waits, and what the disk makes it raise."""
+        assert all(entry.request_id for _, entry in entries), "what may be published twice must be known by its request"
+        size = sum(_bytes_of(entry.operation) for _, entry in entries)
+        with self._changed:
+            if self._closing:
+                raise JadeError(ErrorCode.CLOSED, "This node stops: send the write to another one.")
+            if self._bytes + self._coming_bytes + size > self._bytes_max and (self._waiting or self._coming_bytes):
+                raise JadeError(
+                    ErrorCode.UNAVAILABLE,
+                    f"{self._entries} entries wait on this node to be published, as many as it takes"
+                    f"{f' ({self._trouble})' if self._trouble else ''}: retry in a moment, or write at QUORUM.",
+                    details={"undecided": False, "waiting": self._entries},
+                )
+            self._coming_bytes += size
+        try:
+            self._log.append(entries)
+        finally:
+            with self._changed:
+                self._coming_bytes -= size
+
+    def _take(self, frame: Frame) -> None:
+        waiting = _Waiting(frame, sum(_bytes_of(one.entry.operation) for one in frame), self._clock.monotonic_s())
+        with self._changed:
+            self._waiting.append(waiting)
+            self._bytes += waiting.bytes
+            self._entries += len(frame)
+            self._changed.notify_all()
+
+    def figures(self) -> OutboxFigures:
+        with self._changed:
+            lag_s = self._clock.monotonic_s() - self._waiting[0].taken_s if self._waiting else 0.0
+            return OutboxFigures(
+                self._entries, self._bytes, lag_s, self._published, self._refused, self._trouble
+            )  # fmt: skip
+
+    def wait_published(self, wait_s: float) -> bool:
+        """Until nothing waits; whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, wait_s)
+
+    # In the background
+
+    def _run(self) -> None:
+        pause_s, unforgotten = OUTBOX_PAUSE_S_MIN, 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: bool(self._waiting) or self._closing, _FORGET_AFTER_S if unforgotten else None
+                )
+                if self._closing:
+                    return
+                first = self._waiting[0] if self._waiting else None
+            if first is None:
+                self._forget()
+                unforgotten = 0
+                continue
+            if not self._try(first):
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, pause_s)
+                pause_s = min(OUTBOX_PAUSE_S_MAX, pause_s * 2)
+                continue
+            pause_s = OUTBOX_PAUSE_S_MIN
+            unforgotten += 1
+            if unforgotten >= _FORGET_EVERY:
+                self._forget()
+                unforgotten = 0
+
+    def _try(self, first: _Waiting) -> bool:
+        """Whether the frame is off this node's hands."""
+        refused = False
+        try:
+            self._publish([(one.shard, one.entry) for one in first.frame])
+        except JadeError as error:
+            if error.code not in _REFUSALS:
+                with self._changed:
+                    if not self._trouble:
+                        logger.warning("writes at EVENTUAL wait on this node: %s", error)
+                    self._trouble = error.message
+                return False
+            logger.error("a write that was answered at EVENTUAL can't be published and is dropped: %s", error)
+            refused = True
+        for one in first.frame:
+            self._gone[one.shard] = one.sequence
+        self._done(first, refused=refused)
+        return True
+
+    def _forget(self) -> None:
+        """Cut this node's log. A crash before it publishes what was published once more, which request ids make harmless."""
+        try:
+            self._log.truncate(dict(self._gone))
+        except JadeError as error:
+            logger.warning("published writes stay on this node's disk for now: %s", error)
+
+    def _done(self, first: _Waiting, *, refused: bool) -> None:
+        with self._changed:
+            assert self._waiting[0] is first
+            self._waiting.popleft()
+            self._bytes -= first.bytes
+            self._entries -= len(first.frame)
+            if refused:
+                self._refused += len(first.frame)
+            else:
+                self._published += len(first.frame)
+                self._trouble = ""
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """What is not published yet stays in this node's log, for the next start. Again is fine."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._log.close()
+
+
+def _bytes_of(operation: Operation) -> int:
+    match operation:
+        case Write():
+            return _ENTRY_BYTES + operation.vectors.nbytes + sum(map(len, operation.metadata)) + _ids(operation.ids)
+        case Update():
+            return _ENTRY_BYTES + sum(map(len, operation.patches)) + _ids(operation.ids)
+        case Delete():
+            return _ENTRY_BYTES + _ids(operation.ids)
+        case DeleteWhere():
+            return _ENTRY_BYTES + len(operation.filter)
+        case _:
+            return _ENTRY_BYTES
+
+
+def _ids(ids: Seq[str]) -> int:
+    return sum(map(len, ids))
