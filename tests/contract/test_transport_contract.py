@@ -276,6 +276,23 @@ def test_answers_given_in_order_come_in_order(world: World) -> None:
     assert [name for name, _, _ in answers.wait(200)] == list(range(200))
 
 
+def test_large_and_small_answers_keep_their_order(world: World) -> None:
+    scripted, answers = Scripted(), Answers()
+    scripted.at_once = lambda call: bytes([call.offset]) * call.length
+    address = world.serve(scripted)
+    lengths = [(10, 200_000, 70_000, 0, 3 << 20)[number % 5] for number in range(50)]
+
+    def begin_all() -> None:
+        for number, length in enumerate(lengths):
+            read = SnapshotRead(snapshot="s", path="p", offset=number, length=length)
+            world.transport.begin(address, read, WAIT_S, answers.into(number))
+
+    in_loop(world.transport, begin_all)
+    assert [(name, answer) for name, answer, _ in answers.wait(len(lengths))] == [
+        (number, bytes([number]) * length) for number, length in enumerate(lengths)
+    ]
+
+
 def test_a_callback_may_begin_the_next_call(world: World) -> None:
     scripted, answers = Scripted(), Answers()
     scripted.at_once = lambda call: Counted(count=int(call.asked.database))

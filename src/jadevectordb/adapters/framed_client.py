@@ -25,7 +25,8 @@ from jadevectordb.model.limits import NODE_PEERS_MAX
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.transport import OnAnswer, Pending
 
-_TIMER_MS = 0.001  # the loop's timers count whole milliseconds and may fire that much early
+_CALL_GRACE_S = 5.0  # beyond a call's own deadline: the loop itself hangs
+_TIMER_S = 0.001  # the loop's timers count whole milliseconds and may fire that much early
 
 
 class FramedTransport:
@@ -59,7 +60,7 @@ class FramedTransport:
         return asked
 
     def after(self, delay_s: float, action: Callable[[], None]) -> Pending:
-        return self.loop.loop.call_later(delay_s + _TIMER_MS, action)
+        return self.loop.loop.call_later(delay_s + _TIMER_S, action)
 
     def run(self, action: Callable[[], None]) -> None:
         self.loop.run(action)
@@ -81,7 +82,12 @@ class FramedTransport:
                 done.set_exception(defect)
 
         self.loop.run(begin)
-        return done.result()
+        try:
+            return done.result(timeout_s + _CALL_GRACE_S)
+        except TimeoutError:
+            raise JadeError(
+                ErrorCode.TIMEOUT, f"the connections of this node itself hang: no answer in {timeout_s:g} s"
+            ) from None
 
     def peers(self) -> list[PeerState]:
         """From any thread."""

@@ -5,6 +5,8 @@ are counted, not seconds: if this process was stopped for a while, that is one l
 A side that takes bytes slowly is not silent: while more waits to be sent than NODE_UNSENT_BYTES_HIGH, each look at which it took
 some counts as a sign of life. Meanwhile no further calls of it are begun or read, so what it asks for can't pile up here. Answers
 are always read, or two nodes that both wait for the other to read would wait for ever.
+
+A write to a socket costs more than all else that a call does here, so small frames of one round of the loop go out as one.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from jadevectordb.model.limits import (
 )
 
 _CHOKED_LOOK_S = 0.01  # how often a side that reads slowly is looked at
+_TOGETHER_BYTES_MAX = 1 << 17  # small frames that go out as one
 
 
 class FramedConnection(asyncio.Protocol):
@@ -41,6 +44,8 @@ class FramedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._is_ended = False
         self._splitter = wire.Splitter(GREETING_BYTES_MAX)
+        self._together: list[bytes] = []  # small frames of this round of the loop,
+        self._together_bytes = 0  # and how many bytes they have
         self._held: list[wire.Frame] = []  # read, and to be taken when the other side took what waits for it
         self._looks_silent = 0
         self._unsent_bytes_before = 0
@@ -67,7 +72,11 @@ class FramedConnection(asyncio.Protocol):
     @property
     def is_choked(self) -> bool:
         """More waits to be sent than should."""
-        return self._transport.get_write_buffer_size() > NODE_UNSENT_BYTES_HIGH
+        return self._unsent_bytes > NODE_UNSENT_BYTES_HIGH
+
+    @property
+    def _unsent_bytes(self) -> int:
+        return self._together_bytes + self._transport.get_write_buffer_size()
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -75,11 +84,24 @@ class FramedConnection(asyncio.Protocol):
         if self._is_ended:
             return
         if len(buffers) == 1:
-            self._transport.write(buffers[0])
+            if not self._together:
+                self.loop.call_soon(self._write_together)
+            self._together.append(buffers[0])
+            self._together_bytes += len(buffers[0])
+            if self._together_bytes <= _TOGETHER_BYTES_MAX:
+                return
+            self._write_together()
         else:
+            self._write_together()
             self._transport.writelines(buffers)
-        if self._transport.get_write_buffer_size() > NODE_UNSENT_BYTES_MAX:
+        if self._unsent_bytes > NODE_UNSENT_BYTES_MAX:
             self.fail(_unavailable(f"more than {NODE_UNSENT_BYTES_MAX:,} bytes wait to be sent to it"))
+
+    def _write_together(self) -> None:
+        frames = self._together
+        if frames:
+            self._together, self._together_bytes = [], 0
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def fail(self, why: JadeError) -> None:
         """Give the connection up."""
@@ -90,6 +112,7 @@ class FramedConnection(asyncio.Protocol):
     def close(self, why: JadeError) -> None:
         """What was written still goes out, if the other side takes it soon."""
         self.why_ended = self.why_ended or why
+        self._write_together()
         self._transport.close()
         self._last_word = self.loop.call_later(NODE_GREETING_S_MAX, self._transport.abort)
         self._end()
@@ -185,7 +208,7 @@ class FramedConnection(asyncio.Protocol):
     def _look(self) -> None:
         self._looks_silent += 1
         if self.is_choked:
-            unsent_bytes = self._transport.get_write_buffer_size()
+            unsent_bytes = self._unsent_bytes
             if unsent_bytes < self._unsent_bytes_before:
                 self._looks_silent = 0
             self._unsent_bytes_before = unsent_bytes
@@ -201,6 +224,8 @@ class FramedConnection(asyncio.Protocol):
             return
         self._is_ended, self.is_open = True, False
         self._held.clear()
+        self._together.clear()
+        self._together_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
         assert self.why_ended is not None

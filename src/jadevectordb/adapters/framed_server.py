@@ -215,7 +215,7 @@ class FramedServer:
         if drain_s > 0:
             self._drained.wait(drain_s)
         self.loop.ask(self._end_connections)
-        self._gone.wait()  # a socket whose other end takes nothing is closed all the same soon
+        self._gone.wait(2 * NODE_GREETING_S_MAX)  # a socket whose other end takes nothing is given up before that
         if self._owns_loop:
             self.loop.close()
 

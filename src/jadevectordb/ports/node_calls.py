@@ -163,12 +163,6 @@ class SnapshotEnd(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     snapshot: str
 
 
-class Cancel(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Nobody waits for the call with this number on this connection any more."""
-
-    call: int
-
-
 class Ping(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     pass
 
@@ -190,7 +184,7 @@ class Failure(msgspec.Struct, array_like=True, kw_only=True):
 # Numbers are on the wire: never reuse one.
 CALLS: dict[int, type[msgspec.Struct]] = {
     1: Ping, 2: Search, 3: Get, 4: Scroll, 5: Count, 6: AwaitApplied, 7: Look,
-    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: Cancel,
+    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd,
 }  # fmt: skip
 NUMBERS: dict[type[msgspec.Struct], int] = {kind: number for number, kind in CALLS.items()}
 ANSWERS: dict[type[msgspec.Struct], type[msgspec.Struct] | None] = {
