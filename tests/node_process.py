@@ -49,8 +49,12 @@ class NodeProcess:
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
-    def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # it stops a moment after the signal
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self._process.kill()

@@ -63,13 +63,13 @@ def test_a_stopped_node_times_out_and_is_given_up_and_found_again() -> None:
     answers = Answers()
     with asking() as transport, node_process() as node:
         transport.call(node.address, COUNT, WAIT_S)
-        node.send(signal.SIGSTOP)
+        node.pause()
         begin(transport, node.address, COUNT, answers, "short", timeout_s=0.1)
         assert answers.error(1).code is ErrorCode.TIMEOUT
         begin(transport, node.address, COUNT, answers, "long", timeout_s=10 * WAIT_S)
         lost = answers.error(2)
         assert lost.code is ErrorCode.UNAVAILABLE and lost.details["sent"] is True and "silent" in lost.message
-        node.send(signal.SIGCONT)
+        node.go_on()
         assert ask_until_answered(transport, node.address) == node.pid
         assert transport.peers()[0].connections == 2
 
@@ -78,10 +78,10 @@ def test_a_short_pause_costs_no_connection() -> None:
     answers = Answers()
     with asking() as transport, node_process() as node:
         transport.call(node.address, COUNT, WAIT_S)
-        node.send(signal.SIGSTOP)
+        node.pause()
         begin(transport, node.address, COUNT, answers)
         pause(2 * NODE_BEAT_S)
-        node.send(signal.SIGCONT)
+        node.go_on()
         assert answers.wait(1)[0][1].count == node.pid
         assert transport.peers()[0].connections == 1
 

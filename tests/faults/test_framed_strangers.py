@@ -22,7 +22,7 @@ from jadevectordb.adapters.framed_server import FramedServer
 from jadevectordb.adapters.loop_thread import LoopThread
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import NODE_CALLS_MAX, NODE_FRAME_BYTES_MAX, NODE_UNSENT_BYTES_HIGH
+from jadevectordb.model.limits import NODE_CALLS_MAX, NODE_FRAME_BYTES_MAX, NODE_PEER_IDLE_S_MAX, NODE_UNSENT_BYTES_HIGH
 from jadevectordb.ports.node_calls import (
     NUMBERS,
     Asked,
@@ -217,6 +217,37 @@ def test_a_port_that_accepts_and_never_greets(server: FramedServer, scripted: Sc
         assert transport.call(server.address, Ping(), WAIT_S)  # meanwhile others are asked
         error = answers.error()
     assert error.code is ErrorCode.UNAVAILABLE and error.details["sent"] is False and "greeting" in error.message
+
+
+def test_a_call_that_waits_for_a_connection_times_out_unsent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute, asking() as transport:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(JadeError) as raised:
+            transport.call(address, Ping(), 0.05)
+    assert raised.value.code is ErrorCode.TIMEOUT and raised.value.details["sent"] is False
+
+
+class JumpingClock(SystemClock):
+    ahead_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.ahead_s
+
+
+def test_a_node_that_is_gone_and_not_asked_any_more_is_forgotten(scripted: Scripted) -> None:
+    scripted.at_once = scripted.pong
+    clock = JumpingClock()
+    transport = FramedTransport(IDENTITY, clock)
+    with answering(scripted) as server:
+        transport.call(server.address, Ping(), WAIT_S)
+    with pytest.raises(JadeError):
+        transport.call(server.address, Ping(), WAIT_S)
+    assert transport.peers()
+    clock.ahead_s = NODE_PEER_IDLE_S_MAX + 1
+    wait_until(lambda: not transport.peers())
+    with answering(scripted, port=server.port):
+        assert transport.call(server.address, Ping(), WAIT_S)  # known anew, and waited for
+    transport.close()
 
 
 def test_a_call_byte_by_byte(server: FramedServer, scripted: Scripted) -> None:
