@@ -32,8 +32,9 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Entry, Seal, Write
 from jadevectordb.model.schema import Schema
 from jadevectordb.node.agent import Agent
-from jadevectordb.node.hosted_shard import HostedShard, HostingWorld
+from jadevectordb.node.hosted_shard import HostedShard
 from jadevectordb.node.hosting import Hosting, active_peers
+from jadevectordb.node.replica_opening import HostingWorld
 from jadevectordb.ports.node_calls import Asked, Look
 from jadevectordb.shard.maintenance import Lane
 from jadevectordb.topology.cluster_map import (

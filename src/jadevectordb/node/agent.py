@@ -22,6 +22,7 @@ from jadevectordb.model.limits import HEARTBEAT_S, RETIRED_SERVES_S
 from jadevectordb.node.hosting import Hosting, Place
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
+from jadevectordb.segment.builder import sync_folder
 from jadevectordb.shard.replica import WriteAtomically
 from jadevectordb.topology.cluster_map import (
     BEAT_PREFIX,
@@ -105,6 +106,7 @@ class Agent:
         self._closing = False
         self._leaving = False
         self._beat_now = threading.Event()
+        self._has_beaten = False
         self._acted_upon = 0  # version of the map that `_move` was through with
         self._has_read = False  # the map, from the store, at least once
         self._seen = 0  # the newest version ever acted upon
@@ -118,6 +120,7 @@ class Agent:
 
     def start(self) -> None:
         self._hosting.folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(self._hosting.folder.parent)
         self._seen = _read_version(self._seen_file)
         for thread in self._threads:
             thread.start()
@@ -194,8 +197,7 @@ class Agent:
             return
         cluster_map, now_s = self._map, self._clock.monotonic_s()
         if cluster_map.version > self._seen:
-            self._write_atomically(self._seen_file, b"%d\n" % cluster_map.version)
-            self._seen = cluster_map.version
+            self._remember(cluster_map.version)
         wanted = wanted_of(cluster_map, self._node)
         present = self._hosting.places
         unwanted = present - wanted.hosted
@@ -207,6 +209,12 @@ class Agent:
                 self._hosting.remove(place)
         self._host(wanted.hosted)
         self._acted_upon = cluster_map.version
+
+    def _remember(self, version: int) -> None:
+        """On a full disk it is tried again at the next look: what the map wants removed would make room."""
+        with contextlib.suppress(JadeError):
+            self._write_atomically(self._seen_file, b"%d\n" % version)
+            self._seen = version
 
     def _host(self, wanted: Set[Place]) -> None:
         placed: dict[str, PlacedDatabase | None] = {}
@@ -244,10 +252,11 @@ class Agent:
         if revision < 0:
             found = self._store.get(key)
             revision = 0 if found is None else found.revision
-            if found is not None and beat > 1 and not self._is_own(found):
+            if found is not None and self._has_beaten and not self._is_own(found):
                 raise _DisplacedError
         value = msgspec.json.encode(self._heartbeat(beat))
         written = self._store.compare_and_set(key, value, revision)
+        self._has_beaten = self._has_beaten or written is not None
         return -1 if written is None else written
 
     def _is_own(self, found: Record) -> bool:

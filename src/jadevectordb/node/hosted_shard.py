@@ -22,10 +22,8 @@ The older folder stays until the newer one is active.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -34,100 +32,23 @@ from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import Sequence, ShardId
-from jadevectordb.model.limits import (
-    REPLICA_LAG_ENTRIES_MAX,
-    REPLICA_RETRY_S_MAX,
-    REPLICA_RETRY_S_MIN,
-    SNAPSHOT_ENTRIES_MIN,
-    SNAPSHOTS_COPIED_MAX,
-)
+from jadevectordb.model.limits import REPLICA_LAG_ENTRIES_MAX, REPLICA_RETRY_S_MAX, REPLICA_RETRY_S_MIN
 from jadevectordb.model.operations import Outcome
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.node.readable import shard_folder
 from jadevectordb.node.replica_folders import ReplicaFolders
-from jadevectordb.node.shard_log import ReplicatedLog, ShardLog
-from jadevectordb.node.snapshot_copy import copy_snapshot
-from jadevectordb.node.watermark import OnApplied, RecentOutcomes, Watermark
-from jadevectordb.ports.clock import Clock
-from jadevectordb.ports.compute import Compute
-from jadevectordb.ports.transport import Transport
+from jadevectordb.node.replica_loading import fill_folder
+from jadevectordb.node.replica_opening import HostingWorld, Opened, open_replica
+from jadevectordb.node.watermark import OnApplied
 from jadevectordb.segment.sealed import SealedSegment
 from jadevectordb.shard.checkpoint import read_checkpoint
-from jadevectordb.shard.maintenance import Lane
-from jadevectordb.shard.replica import WriteAtomically
 from jadevectordb.topology.cluster_map import ReplicaReport, ReplicaState
+
+__all__ = ["HostedShard", "HostingWorld"]
 
 _WATCH_S = 1.0
 _ENGINE_SHARD = ShardId(0)
 _LOG_ENDS = (ErrorCode.LOG_TRUNCATED, ErrorCode.CORRUPT)  # the log does not continue what the replica has
-
-
-class HostingWorld:
-    """What replicas need of the node they are on.
-
-    open_log: a database's replicated log, by database id; a new object each time, which the replica closes. make_compute: the two
-    lanes of one replica's background work, closed by it. peers: addresses (HOST:PORT) of nodes with an active replica.
-    """
-
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        open_log: Callable[[str], ReplicatedLog],
-        make_compute: Callable[[], Mapping[Lane, Compute]],
-        write_atomically: WriteAtomically,
-        transport: Transport,
-        peers: Callable[[str, int], list[str]],
-        threads: int,
-    ) -> None:
-        self.clock = clock
-        self.open_log = open_log
-        self.make_compute = make_compute
-        self.write_atomically = write_atomically
-        self.transport = transport
-        self.peers = peers
-        self.threads = threads
-        self.copies = threading.Semaphore(SNAPSHOTS_COPIED_MAX)
-
-
-class _Gate:
-    """Holds entries back while the disk is behind, so that rows in memory stay bounded. Called by the follower's thread."""
-
-    def __init__(self) -> None:
-        self._ready = threading.Event()
-        self._database: OpenDatabase | None = None
-        self._ended = False
-        self.stalled = ""  # why entries are held back; "" = they are not
-
-    def __call__(self) -> bool:
-        self._ready.wait()  # the first entries may come while the database is still being made
-        while not self._ended and self._database is not None:
-            try:
-                self._database.maintenance.wait_for_room()
-                self.stalled = ""
-                return True
-            except JadeError as error:
-                if error.code is ErrorCode.CLOSED:
-                    return False
-                self.stalled = error.message
-        return False
-
-    def open(self, database: OpenDatabase) -> None:
-        self._database = database
-        self._ready.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._ready.set()
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    database: OpenDatabase
-    log: ShardLog
-    gate: _Gate
-    watermark: Watermark
-    outcomes: RecentOutcomes
 
 
 class HostedShard:
@@ -141,7 +62,7 @@ class HostedShard:
         self._config = msgspec.structs.replace(config, shards=1)
         self._folders = ReplicaFolders(base, shard)
         self._wake = threading.Condition()  # guards the fields below; the thread waits on it
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._state = ReplicaState.ASSIGNED
         self._reason = ""
         self._has_caught_up = False  # once since it was opened
@@ -292,13 +213,16 @@ class HostedShard:
 
     # Opening
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         folder = self._folders.current
         assert folder is not None and self._opened is None
         self._set_state(ReplicaState.LOADING)
         try:
             applied = Sequence(read_checkpoint(shard_folder(folder, _ENGINE_SHARD)).applied)
-            opened = self._open_at(folder, applied)
+            self._log_error = None
+            opened = open_replica(
+                self._world, self.database_id, self.shard, self._config, folder, applied, self._end_following
+            )
         except JadeError as error:
             if error.code is ErrorCode.CORRUPT:
                 self._broken = error
@@ -307,33 +231,6 @@ class HostedShard:
             self._opened, self._state = opened, ReplicaState.CATCHING_UP
         return opened
 
-    def _open_at(self, folder: Path, applied: Sequence) -> _Opened:
-        world, gate, watermark, outcomes = self._world, _Gate(), Watermark(), RecentOutcomes()
-        self._log_error = None
-        replicated = world.open_log(self.database_id)
-        log = ShardLog(replicated, ShardId(self.shard), applied, admit=gate, on_error=self._end_following)
-        compute = world.make_compute()
-        try:
-            database = OpenDatabase(
-                self._config,
-                folder,
-                log=log,
-                compute=compute,
-                clock=world.clock,
-                write_atomically=world.write_atomically,
-                threads=world.threads,
-                progress=watermark,
-                outcomes=outcomes,
-            )
-        except BaseException:
-            gate.end()
-            log.close()
-            for lane in compute.values():
-                lane.close()
-            raise
-        gate.open(database)
-        return _Opened(database, log, gate, watermark, outcomes)
-
     def _close_opened(self) -> None:
         with self._wake:
             opened, self._opened, self._has_caught_up = self._opened, None, False
@@ -341,8 +238,7 @@ class HostedShard:
                 self._must_reach = max(self._must_reach, opened.watermark.position)
             self._wake.notify_all()
         if opened is not None:
-            opened.gate.end()
-            opened.database.close()
+            opened.close()
 
     # Following
 
@@ -351,7 +247,7 @@ class HostedShard:
             self._log_error = error
             self._wake.notify_all()
 
-    def _catch_up(self, opened: _Opened) -> bool:
+    def _catch_up(self, opened: Opened) -> bool:
         """Return when the replica is near the log's end; False when it is being closed."""
         end = opened.log.end()
         if end < self._floor():
@@ -364,12 +260,18 @@ class HostedShard:
         while not self._closing:
             self._await(opened, end)
             newer = opened.log.end()
+            if newer < opened.watermark.position:
+                raise JadeError(
+                    ErrorCode.UNAVAILABLE,
+                    f"The log's servers say that the log of shard {self.shard} ends at entry {newer}, but {opened.watermark.position} are "
+                    "applied here: they have not recovered yet, or have lost entries.",
+                )
             if newer - opened.watermark.position <= REPLICA_LAG_ENTRIES_MAX:
                 return not self._closing
             end = newer
         return False
 
-    def _await(self, opened: _Opened, sequence: int) -> None:
+    def _await(self, opened: Opened, sequence: int) -> None:
         def reached(_error: JadeError | None) -> None:
             with self._wake:
                 self._wake.notify_all()
@@ -389,10 +291,10 @@ class HostedShard:
 
     # When something happens to it
 
-    def _is_in_trouble(self, opened: _Opened) -> bool:
+    def _is_in_trouble(self, opened: Opened) -> bool:
         return self._log_error is not None or opened.database.damage is not None
 
-    def _check(self, opened: _Opened) -> None:
+    def _check(self, opened: Opened) -> None:
         """Raises what ends following, or reading; and leaves the replica as the next step needs it."""
         trouble = opened.database.maintenance.trouble
         damage = opened.database.damage or (trouble if trouble and trouble.code is ErrorCode.CORRUPT else None)
@@ -439,58 +341,22 @@ class HostedShard:
         try:
             self._check_wanted()
             part = self._folders.part()
-            self._fill(part)
+            opened = self._opened
+            fill_folder(
+                self._world,
+                self.database_id,
+                self.shard,
+                part,
+                beyond=None if opened is None else opened.watermark.position,
+                is_replacement=self._broken is not None or self._cut_off is not None,
+                check_wanted=self._check_wanted,
+            )
         finally:
             self._world.copies.release()
         self._close_opened()
         self._folders.install(part)
         self._broken = self._cut_off = None
 
-    def _fill(self, part: Path) -> None:
-        first, last = self._ask_log()
-        reasons = []
-        if first > 1 or last >= SNAPSHOT_ENTRIES_MIN or self._broken is not None or self._cut_off is not None:
-            opened = self._opened
-            applied_min = max(first - 1, 0 if opened is None else opened.watermark.position + 1)
-            for address in self._world.peers(self.database_id, self.shard):
-                try:
-                    copy_snapshot(
-                        self._world.transport,
-                        address,
-                        self.database_id,
-                        self.shard,
-                        part,
-                        applied_min=applied_min,
-                        check_wanted=self._check_wanted,
-                    )
-                    return
-                except JadeError as error:
-                    self._check_wanted()
-                    reasons.append(f"{address}: {error.message}")
-        if first > 1 or self._cut_off is not None:
-            raise JadeError(
-                ErrorCode.UNAVAILABLE,
-                f"The log of shard {self.shard} begins at entry {first}, so a snapshot is needed, and no other node has one to give"
-                f"{''.join('; ' + reason for reason in reasons)}.",
-            )
-        _empty(part)
-
-    def _ask_log(self) -> tuple[int, int]:
-        log = self._world.open_log(self.database_id)
-        try:
-            return log.first(ShardId(self.shard)), log.last(ShardId(self.shard))
-        finally:
-            log.close()
-
     def _check_wanted(self) -> None:
         if self._closing:
             raise JadeError(ErrorCode.CLOSED, "The replica is wanted no more on this node.")
-
-
-def _empty(folder: Path) -> None:
-    """Nothing of an earlier copy is to be left in a folder that the whole log is applied to."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
