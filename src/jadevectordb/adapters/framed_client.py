@@ -26,7 +26,30 @@ from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.transport import OnAnswer, Pending
 
 _CALL_GRACE_S = 5.0  # beyond a call's own deadline: the loop itself hangs
-_TIMER_S = 0.001  # the loop's timers count whole milliseconds and may fire that much early
+_TIMER_S_MIN = 0.001  # what the loop's timers count in
+
+
+class _Later:
+    """A timer that is not early: the loop's own count milliseconds of a coarse clock and may fire two of them too soon."""
+
+    __slots__ = ("_action", "_due_s", "_loop", "_now_s", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, now_s: Callable[[], float], delay_s: float, action: Callable[[], None]
+    ) -> None:
+        self._loop, self._now_s, self._action = loop, now_s, action
+        self._due_s = now_s() + delay_s
+        self._timer = loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        left_s = self._due_s - self._now_s()
+        if left_s > 0:
+            self._timer = self._loop.call_later(max(left_s, _TIMER_S_MIN), self._look)
+        else:
+            self._action()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
 
 
 class FramedTransport:
@@ -60,7 +83,7 @@ class FramedTransport:
         return asked
 
     def after(self, delay_s: float, action: Callable[[], None]) -> Pending:
-        return self.loop.loop.call_later(delay_s + _TIMER_S, action)
+        return _Later(self.loop.loop, self.now_s, delay_s, action)
 
     def run(self, action: Callable[[], None]) -> None:
         self.loop.run(action)
