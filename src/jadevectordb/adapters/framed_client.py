@@ -1,6 +1,6 @@
 """The transport port over framed connections: one connection to each node asked, in one event loop thread.
 
-Measured beside HTTP, NATS requests and gRPC, this costs the coordinator of a fan-out a third to an eighth of their CPU
+A fan-out to four nodes costs the coordinator about 110 us of CPU when it is alone and 40 us when sixteen run at once
 (`bench/node_calls.py`). Connections are kept by `framed_peer`, calls by `framed_calls`.
 """
 
