@@ -63,7 +63,7 @@ def test_a_handle_that_was_closed_under_the_catalog_is_replaced(tmp_path: Path) 
         entry = catalog.create("d", 2, "somebody")
         entry.handle.upsert(["a"], [[1.0, 0.0]])
         opened = built.store._open.pop(entry.id)  # as altering leaves it when neither form could be opened
-        opened._close()
+        opened._openings.close()
         assert catalog.explain(CLOSED, entry).retryable
         again = catalog.find(entry.id)
         assert again is not None and again.handle.count() == 1
@@ -82,7 +82,7 @@ def test_a_look_at_all_leaves_out_what_was_dropped_meanwhile(tmp_path: Path) -> 
         entries = [catalog.create(name, 2, "somebody") for name in "abc"]
         catalog.drop(entries[1].id)
         assert catalog.of_each(entries, lambda entry: entry.handle.count()) == [0, 0]
-        entries[0].handle._close()
+        entries[0].handle._openings.close()
         built.store.close()
         with pytest.raises(JadeError) as caught:
             catalog.of_each(entries, lambda entry: entry.handle.count())

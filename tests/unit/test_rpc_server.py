@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tests.rpc_world import Caller, Failed, listening, packed, rpc_world, services
 
+from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.embedded import stepwise
 from jadevectordb.gateway.rpc import search
 from jadevectordb.gateway.rpc.call import Call
@@ -510,7 +511,7 @@ def test_waiting_ends_at_the_next_step(call: Caller, name: str, shared: World) -
 
     for wait in (stepwise.wait_indexed, stepwise.compact):
         with pytest.raises(JadeError, match="nobody waits"):
-            wait(entry.handle, 20.0, lost_interest)
+            wait(entry.handle, SystemClock(), 20.0, lost_interest)
     call("DatabaseService/WaitIndexed", database=name)
     call("VectorService/DeleteVectors", database=name, ids=["w"])
     assert call.fails("DatabaseService/CompactDatabase", database=name, timeout_s=0.0).code == "TIMEOUT"

@@ -41,7 +41,7 @@ from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import BY_ID_ROWS_MAX, K_MAX, READ_S_MAX
 from jadevectordb.query import executor
 from jadevectordb.query.cluster_writer import ClusterWriter
-from jadevectordb.query.levels import ReadLevel, read_level, write_level
+from jadevectordb.query.levels import read_level, write_level
 from jadevectordb.query.write_checks import check_ids, invalid
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.topology.placed import PlacedDatabase
@@ -295,7 +295,7 @@ class ClusterDatabase:
     ) -> Hits:
         """As `Database.search`. include: what comes with the hits; the rest is fetched when it is looked at.
 
-        allow_partial: the answer may lack shards that nobody answers for; `explanation` (with explain) names them.
+        allow_partial: the answer may lack shards that nobody answers for; its `missing_shards` names them.
         """
         wanted = self._wanted(consistency, seen, timeout, allow_partial)
         if text is not None:
@@ -319,10 +319,11 @@ class ClusterDatabase:
             gathered = self._reader.search(query, options, include, explain, wanted)
             matches = merging.best(merging.ranked(gathered.answers, self._reader.rows_of), k, id)
         hits = merging.hits_of(matches, self._unpacker)
+        missing = tuple(sorted(gathered.missing))
         if not explain:
-            return Hits(hits)
+            return Hits(hits, missing_shards=missing)
         total_us = (self._reader.now_s() - started_s) * 1e6
-        return Hits(hits, merging.explanation_of(gathered, recall, total_us))
+        return Hits(hits, merging.explanation_of(gathered, recall, total_us), missing)
 
     def _options(
         self,
@@ -484,6 +485,12 @@ class ClusterDatabase:
         """What keeps shards from being read, as far as this node knows, "" when nothing does. Asks nobody."""
         return "closed" if self._closed.is_set() else self._looks.trouble()
 
+    def background_trouble(self) -> JadeError | None:
+        """As `trouble`, for alerts."""
+        self._check_open()
+        says = self._looks.trouble()
+        return JadeError(ErrorCode.UNAVAILABLE, says) if says else None
+
     @property
     def index_in_use(self) -> str:
         """What most rows are searched with; some seconds old."""
@@ -528,9 +535,9 @@ class ClusterDatabase:
         )
 
     def digest(self) -> list[str]:
-        """A fingerprint of each shard's contents, of one replica each, with every write answered before in it."""
+        """A fingerprint of each shard's contents, of one replica each."""
         self._check_open()
-        return self._reader.digests(Wanted(ReadLevel.STRONG, timeout_s=60.0))
+        return self._reader.digests(Wanted(timeout_s=60.0))
 
     # For those who look inside
 

@@ -24,6 +24,7 @@ from jadevectordb.gateway.embedded.searching import groups_of, hits_of, hits_of_
 from jadevectordb.gateway.embedded.stats import Stats, stats_of
 from jadevectordb.index.api import RECALL_DEFAULT
 from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.errors import JadeError
 from jadevectordb.model.ids import NodeId
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.node.readable import ReadableDatabase
@@ -338,14 +339,12 @@ class Database:
         Searching and writing go on meanwhile. Not needed for correctness: rows are found as soon as they are written.
         """
         limit_s = timeout_of(timeout)
-        self._openings.seal(compact=False)
-        self._openings.wait_settled(limit_s)
+        self.wait_settled(self.seal(compact=False), limit_s)
 
     def compact(self, timeout: float | None = None) -> None:
         """Merge every shard into one segment without dead rows, and wait for it."""
         limit_s = timeout_of(timeout)
-        self._openings.seal(compact=True)
-        self._openings.wait_settled(limit_s)
+        self.wait_settled(self.seal(compact=True), limit_s)
 
     def verify(self) -> None:
         """Read every file and compare checksums. Raises CORRUPT naming the first damaged file."""
@@ -356,6 +355,21 @@ class Database:
         return [replica.digest() for replica in self._use().replicas]
 
     # For those who look inside
+
+    is_clustered = False  # reads and writes take no consistency: each sees every write that was answered
+
+    def background_trouble(self) -> JadeError | None:
+        """Why background work can't go on. Raises the damage found in the files."""
+        return self._use().maintenance.trouble
+
+    def seal(self, *, compact: bool) -> Mapping[int, int]:
+        """Ask for what is growing to be sealed, or for one segment a shard; what to give to `wait_settled`."""
+        self._openings.seal(compact=compact)
+        return {}  # a write is applied when it returns
+
+    def wait_settled(self, sequences: Mapping[int, int], limit_s: float | None) -> None:
+        """Until background work has nothing to do. Raises TIMEOUT after limit_s seconds, and what keeps it from going on."""
+        self._openings.wait_settled(limit_s)
 
     def _now(self) -> Opening:
         return self._openings.now()

@@ -121,13 +121,19 @@ class Hit(Item):
 
 
 class Hits(list[Hit]):
-    """Hits, best first. explanation: what the search did, when it was asked to say (`explain=True`)."""
+    """Hits, best first. explanation: what the search did, when it was asked to say (`explain=True`).
 
-    __slots__ = ("explanation",)
+    missing_shards: of a cluster's database, those that did not answer, where the caller takes part of an answer.
+    """
 
-    def __init__(self, hits: Any = (), explanation: Explanation | None = None) -> None:
+    __slots__ = ("explanation", "missing_shards")
+
+    def __init__(
+        self, hits: Any = (), explanation: Explanation | None = None, missing_shards: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(hits)
         self.explanation = explanation
+        self.missing_shards = missing_shards
 
     @property
     def ids(self) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.catalog import DatabaseRecord, Entry
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import JadeError
@@ -135,6 +136,8 @@ class _Slot:
 def _described(entry: Entry) -> Described:
     """All there are, so that a name which two of them have is not taken for one's own."""
     hidden = Described(entry.record, entry.handle.config, _SLOTS, NOT_SHOWN)
+    if isinstance(entry.handle, ClusterDatabase):
+        return hidden  # nothing of it is in this process's files
     try:
         database = entry.handle._use()
         slot = database.progress

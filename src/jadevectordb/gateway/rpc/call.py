@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -9,7 +10,7 @@ import grpc
 from jadevectordb.gateway.access.operations import Operation, Scope, check
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
 from jadevectordb.gateway.service.catalog import Entry
-from jadevectordb.gateway.service.sessions import check_seen
+from jadevectordb.gateway.service.sessions import reading, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
 SESSION = "x-jade-session"
+CONSISTENCY = "x-jade-consistency"
 HEALTH_OPERATION = "health"  # whatever credential comes with it
 _REFUSALS = frozenset({ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED})
 
@@ -70,11 +72,16 @@ class Call:
         assert self._entry is not None, "the call is about no database"
         return self._entry
 
-    def check_seen(self, session: str) -> None:
-        """Raises UNAVAILABLE when this node has not applied what the caller has seen. session: of the message, "" for none."""
-        token = session or self._metadata.get(SESSION, "")
-        if token:
-            check_seen(token, self.entry)
+    def reading(self, session: str) -> Mapping[str, Any]:
+        """What to give a read beside its own arguments. session: of the message, "" for none.
+
+        Raises UNAVAILABLE when this node has not applied what the caller has seen.
+        """
+        return reading(session or self._metadata.get(SESSION, ""), self._metadata.get(CONSISTENCY, ""), self.entry)
+
+    def writing(self) -> Mapping[str, Any]:
+        """What to give a write beside its own arguments."""
+        return writing(self._metadata.get(CONSISTENCY, ""), self.entry)
 
     def explain(self, error: JadeError) -> JadeError:
         return self.services.catalog.explain(error, self._entry)

@@ -106,13 +106,13 @@ _SEGMENT_STATS = [field.name for field in wire.SegmentStats.DESCRIPTOR.fields]
 
 
 def wait_indexed(call: Call, request: wire.WaitIndexedRequest) -> wire.WaitIndexedResponse:
-    stepwise.wait_indexed(call.entry.handle, _timeout_s(call, request), _still_wanted(call))
+    stepwise.wait_indexed(call.entry.handle, call.services.clock, _timeout_s(call, request), _still_wanted(call))
     return wire.WaitIndexedResponse()
 
 
 def compact(call: Call, request: wire.CompactDatabaseRequest) -> wire.CompactDatabaseResponse:
     call.check_wanted()
-    stepwise.compact(call.entry.handle, _timeout_s(call, request), _still_wanted(call))
+    stepwise.compact(call.entry.handle, call.services.clock, _timeout_s(call, request), _still_wanted(call))
     call.did("compacted")
     return wire.CompactDatabaseResponse()
 

@@ -48,10 +48,10 @@ def search(call: Call, request: wire.SearchRequest) -> wire.SearchResponse:
             text = value
         elif name == "fusion":
             options["fusion"] = fusion_of(value)
-    call.check_seen(session)
     hits, _ = searching.search(
-        call.services, call.entry, call.principal, vector, SearchOptions(**options), vector_id=vector_id, text=text
-    )
+        call.services, call.entry, call.principal, vector, SearchOptions(**options), vector_id=vector_id, text=text,
+        reading=call.reading(session),
+    )  # fmt: skip
     call.did("")
     answer = wire.SearchResponse()
     add_hits(answer, hits, selection)
@@ -61,7 +61,7 @@ def search(call: Call, request: wire.SearchRequest) -> wire.SearchResponse:
 
 
 def search_batch(call: Call, request: wire.SearchBatchRequest) -> wire.SearchBatchResponse:
-    call.check_seen(request.session)
+    reading = call.reading(request.session)
     entry = call.entry
     queries = queries_of(request.vectors, entry.handle.dimension)
     if len(queries) > SEARCH_BATCH_MAX:
@@ -76,7 +76,7 @@ def search_batch(call: Call, request: wire.SearchBatchRequest) -> wire.SearchBat
     answer = wire.SearchBatchResponse()
     for query in queries:
         call.check_wanted()
-        hits, _ = searching.search(call.services, entry, call.principal, query, options, node=node)
+        hits, _ = searching.search(call.services, entry, call.principal, query, options, node=node, reading=reading)
         add_hits(answer.results.add(), hits, selection)
     call.did(f"{len(queries)} queries")
     return answer

@@ -79,7 +79,7 @@ def _upsert(call: Call, request: wire.UpsertVectorsRequest | wire.BulkUpsertRequ
         metadata = metadata_of(columns.metadata_json, len(ids))
         conditions = conditions_of(columns.if_version)
     call.check_wanted()
-    result = handle.upsert(ids, vectors, metadata, conditions, request_id=request.request_id)
+    result = handle.upsert(ids, vectors, metadata, conditions, request_id=request.request_id, **call.writing())
     call.did(f"{result.count} vectors")
     return result
 
@@ -102,6 +102,7 @@ def update_metadata(call: Call, request: wire.UpdateMetadataRequest) -> wire.Upd
         merge=not request.replace,
         if_version=conditions_of(request.if_version),
         request_id=request.request_id,
+        **call.writing(),
     )
     call.did(f"{result.count} vectors")
     return wire.UpdateMetadataResponse(receipt=receipt_of(call.entry, result))
@@ -117,6 +118,7 @@ def delete(call: Call, request: wire.DeleteVectorsRequest) -> wire.DeleteVectors
         filter=condition,
         if_version=conditions_of(request.if_version),
         request_id=request.request_id,
+        **call.writing(),
     )
     call.did(f"{result.count} vectors")
     return wire.DeleteVectorsResponse(receipt=receipt_of(call.entry, result))
@@ -126,11 +128,11 @@ def delete(call: Call, request: wire.DeleteVectorsRequest) -> wire.DeleteVectors
 
 
 def get(call: Call, request: wire.GetVectorsRequest) -> wire.GetVectorsResponse:
-    call.check_seen(request.session)
+    reading = call.reading(request.session)
     selection = request.include if request.HasField("include") else _GET_DEFAULT
     ids = list(request.ids)
     answer = wire.GetVectorsResponse()
-    for vector_id, item in zip(ids, call.entry.handle.get(ids), strict=True):
+    for vector_id, item in zip(ids, call.entry.handle.get(ids, **reading), strict=True):
         if item is None:
             answer.missing.append(vector_id)
         else:
@@ -139,18 +141,18 @@ def get(call: Call, request: wire.GetVectorsRequest) -> wire.GetVectorsResponse:
 
 
 def exist(call: Call, request: wire.VectorsExistRequest) -> wire.VectorsExistResponse:
-    call.check_seen(request.session)
-    return wire.VectorsExistResponse(exists=call.entry.handle.exists(list(request.ids)))
+    reading = call.reading(request.session)
+    return wire.VectorsExistResponse(exists=call.entry.handle.exists(list(request.ids), **reading))
 
 
 def count(call: Call, request: wire.CountVectorsRequest) -> wire.CountVectorsResponse:
-    call.check_seen(request.session)
-    return wire.CountVectorsResponse(count=call.entry.handle.count(filter_of(request.filter_json)))
+    reading = call.reading(request.session)
+    return wire.CountVectorsResponse(count=call.entry.handle.count(filter_of(request.filter_json), **reading))
 
 
 def scroll(call: Call, request: wire.ScrollVectorsRequest) -> Iterator[wire.ScrollVectorsResponse]:
     """Messages end at the page size or at about RPC_PAGE_BYTES, whichever comes first: clients refuse large ones."""
-    call.check_seen(request.session)
+    reading = call.reading(request.session)
     selection = request.include if request.HasField("include") else _SCROLL_DEFAULT
     page_size = request.page_size or _PAGE_SIZE
     if page_size > K_MAX:
@@ -161,7 +163,7 @@ def scroll(call: Call, request: wire.ScrollVectorsRequest) -> Iterator[wire.Scro
     while True:
         call.check_wanted()
         wanted = page_size if left is None else min(page_size, left)
-        page = call.entry.handle.scroll(wanted, cursor, condition)
+        page = call.entry.handle.scroll(wanted, cursor, condition, **reading)
         cursor = page.cursor
         left = None if left is None else left - len(page.items)
         ended = cursor is None or left == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jadevectordb.gateway.embedded import shards
+from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.rpc.call import Call
 from jadevectordb.gateway.rpc.databases import timestamp
 from jadevectordb.gateway.rpc.generated import types_pb2 as types
@@ -17,6 +18,7 @@ from jadevectordb.gateway.rpc.values import (
     receipt_of,
     rows_of,
 )
+from jadevectordb.gateway.service.handles import on_one_node
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 _K = 10
@@ -27,10 +29,15 @@ _NO_CLUSTER = (
 )
 
 
+def _own(call: Call) -> Database:
+    """Raises NOT_IMPLEMENTED: nodes of a cluster ask each other over connections of their own."""
+    return on_one_node(call.entry.handle, "the worker service to clients, for its shards,")
+
+
 def search_shard(call: Call, request: wire.SearchShardRequest) -> wire.SearchShardResponse:
     call.check_wanted()
     hits, watermark = shards.search_shard(
-        call.entry.handle,
+        _own(call),
         request.shard.shard,
         floats_of(request.vector),
         k=request.k or _K,
@@ -48,7 +55,7 @@ def search_shard(call: Call, request: wire.SearchShardRequest) -> wire.SearchSha
 
 
 def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchResponse:
-    handle, shard, columns = call.entry.handle, request.shard.shard, request.columns
+    handle, shard, columns = _own(call), request.shard.shard, request.columns
     ids = list(columns.ids)
     if not ids:
         raise invalid("The batch holds no vectors.")
@@ -68,7 +75,7 @@ def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchR
 
 
 def delete(call: Call, request: wire.DeleteRequest) -> wire.DeleteResponse:
-    handle, shard, ids = call.entry.handle, request.shard.shard, list(request.ids)
+    handle, shard, ids = _own(call), request.shard.shard, list(request.ids)
     if not ids:
         raise invalid("Name the ids to delete.")
     shards.check_belongs(handle, shard, ids)
@@ -117,7 +124,7 @@ def stats(call: Call, request: wire.StatsRequest) -> wire.StatsResponse:
 def shard_info(call: Call, request: wire.ShardInfoRequest) -> wire.ShardInfoResponse:
     states = [
         wire.ShardState(**{name: getattr(figures, name) for name in _FIGURES})
-        for figures in shards.figures_of(call.entry.handle)
+        for figures in shards.figures_of(_own(call))
     ]
     return wire.ShardInfoResponse(shards=states)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.hits import Item
-from jadevectordb.gateway.embedded.store import Store
+from jadevectordb.gateway.service.handles import AnyDatabase, AnyStore, on_one_node
 from jadevectordb.gateway.service.text_ranking import OF_VECTOR, TextFigures, figures_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_PER_REQUEST_MAX
@@ -30,6 +30,7 @@ from jadevectordb.ports.metadata_store import MetadataStore
 _PREFIX = "bm25/"
 _COMPANION = "_texts-"  # + the database's engine name; names with an underscore are the server's own
 DEFAULT_FIELD = "text"
+_WORDS = "keyword indexes"
 _BATCH = 1000
 NONE, BUILDING, COMPLETED, FAILED = "none", "building", "completed", "failed"
 
@@ -58,7 +59,7 @@ class Status(msgspec.Struct, frozen=True):
 class Bm25:
     """Thread-safe. Databases are named by their id, which is their name in the engine."""
 
-    def __init__(self, store: Store, metadata: MetadataStore, clock: Clock) -> None:
+    def __init__(self, store: AnyStore, metadata: MetadataStore, clock: Clock) -> None:
         self._store = store
         self._metadata = metadata
         self._clock = clock
@@ -71,7 +72,7 @@ class Bm25:
             if owner == name:
                 continue
             if owner in known:
-                self._companions[owner] = store.database(name)
+                self._companions[owner] = on_one_node(store.database(name), _WORDS)
             else:  # its database was dropped just before a crash
                 store.drop_database(name)
         for key, record in metadata.list(_PREFIX).items():
@@ -88,18 +89,20 @@ class Bm25:
         """The database of texts without vectors; None when none were given."""
         return self._companions.get(database)
 
-    def has_text(self, database: str, handle: Database) -> bool:
+    def has_text(self, database: str, handle: AnyDatabase) -> bool:
         """Whether anything can be found by words."""
         return bool(handle.config.schema.texts) or database in self._companions
 
-    def text_field(self, database: str, handle: Database) -> str:
+    def text_field(self, database: str, handle: AnyDatabase) -> str:
         """The field whose text stands for a vector where one is needed, as in re-ranking."""
         build, texts = self._builds.get(database), handle.config.schema.texts
         if build is not None and build.field in texts:
             return build.field
         return texts[0] if texts else DEFAULT_FIELD
 
-    def status(self, database: str, handle: Database) -> Status:
+    def status(self, database: str, handle: AnyDatabase) -> Status:
+        """Raises NOT_IMPLEMENTED for a database of a cluster."""
+        handle = on_one_node(handle, _WORDS)
         build = self._builds.get(database) or Build(NONE, "")
         status = build.status
         if status == NONE and self.has_text(database, handle):
@@ -121,7 +124,7 @@ class Bm25:
     def build(
         self,
         database: str,
-        handle: Database,
+        handle: AnyDatabase,
         *,
         field: str | None = None,
         documents: Mapping[str, str] | None = None,
@@ -131,8 +134,9 @@ class Bm25:
 
         field: None with documents = no field; None without them = the field of the last build. documents: replace those
         given before unless keep_documents. Raises SCHEMA_VIOLATION when some vector has another type of value in the field,
-        INVALID_ARGUMENT, and what writing raises; the status then says `failed` and why.
+        INVALID_ARGUMENT, and what writing raises; the status then says `failed` and why. NOT_IMPLEMENTED of a cluster.
         """
+        handle = on_one_node(handle, _WORDS)
         with self._lock_of(database):
             last = self._builds.get(database)
             if field is None and documents is None:
@@ -153,8 +157,9 @@ class Bm25:
             self._note(database, Build(COMPLETED, field or "", declared, started, duration_ms))
             return self.status(database, handle)
 
-    def add(self, database: str, handle: Database, documents: Mapping[str, str]) -> Status:
+    def add(self, database: str, handle: AnyDatabase, documents: Mapping[str, str]) -> Status:
         """Add texts by id, or replace those of the same ids; an id needs no vector. Without an index this begins one."""
+        handle = on_one_node(handle, _WORDS)
         with self._lock_of(database):
             started, started_s = self._clock.now_ms(), self._clock.monotonic_s()
             self._write(database, handle, documents, replace=False)
@@ -221,7 +226,7 @@ class Bm25:
             return
         wanted = _fields_of(handle)
         if companion.config.schema != wanted:
-            companion = self._store.alter_database(companion.name, schema=wanted)
+            companion = on_one_node(self._store.alter_database(companion.name, schema=wanted), _WORDS)
         field = wanted.texts[0]
         moved = {item.id: _text_of(item) for item in companion.items() if field not in item.metadata}
         self._upsert(companion, handle, moved)
@@ -229,7 +234,7 @@ class Bm25:
     def _companion_of(self, database: str, handle: Database) -> Database:
         companion = self._companions.get(database)
         if companion is None:
-            companion = self._store.create_database(
+            made = self._store.create_database(
                 _COMPANION + database,
                 1,
                 metric="dot",
@@ -238,6 +243,7 @@ class Bm25:
                 text_language=handle.config.text_language,
                 exist_ok=True,
             )
+            companion = on_one_node(made, _WORDS)
             self._companions[database] = companion
         return companion
 

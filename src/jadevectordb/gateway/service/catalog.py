@@ -17,8 +17,7 @@ import msgspec
 
 from jadevectordb.gateway.access.operations import Operation, is_visible
 from jadevectordb.gateway.access.principals import Principal
-from jadevectordb.gateway.embedded.database import Database
-from jadevectordb.gateway.embedded.store import Store
+from jadevectordb.gateway.service.handles import AnyDatabase, AnyStore
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
@@ -56,7 +55,7 @@ class Entry:
 
     __slots__ = ("handle", "record", "revision")
 
-    def __init__(self, record: DatabaseRecord, handle: Database, revision: int) -> None:
+    def __init__(self, record: DatabaseRecord, handle: AnyDatabase, revision: int) -> None:
         self.record = record
         self.handle = handle
         self.revision = revision
@@ -138,7 +137,7 @@ class Directory:
 class Catalog(Directory):
     """The databases of a store, with their records in the metadata store."""
 
-    def __init__(self, store: Store, metadata: MetadataStore, clock: Clock, check: Check) -> None:
+    def __init__(self, store: AnyStore, metadata: MetadataStore, clock: Clock, check: Check) -> None:
         super().__init__(check)
         self._store = store
         self._metadata = metadata

@@ -51,7 +51,7 @@ def database_check(databases: Callable[[], Iterable[LivingDatabase]]) -> Check:
     def check() -> Iterator[Condition]:
         for database in databases():
             try:
-                trouble = database.handle._use().maintenance.trouble
+                trouble = database.handle.background_trouble()
             except JadeError as error:
                 if error.code is not ErrorCode.CLOSED:  # dropped meanwhile
                     yield Condition(

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.embedded.database import Database
-from jadevectordb.gateway.embedded.hits import Item, Unpacker
+from jadevectordb.gateway.embedded.hits import Hit, Item, Unpacker
+from jadevectordb.gateway.service.handles import AnyDatabase, on_one_node
 from jadevectordb.gateway.service.rerank import analyzer_of
 from jadevectordb.gateway.service.text_ranking import Place, TextHit, TextRanking
 from jadevectordb.index.space import VectorSpace
@@ -49,7 +51,7 @@ class HybridHit:
 
 
 def hybrid_search(
-    database: Database,
+    database: AnyDatabase,
     documents: Database | None,
     *,
     vector: npt.ArrayLike | None,
@@ -66,6 +68,9 @@ def hybrid_search(
     vector or text may be None: then the other ranking decides alone. Raises INVALID_ARGUMENT and what searching raises.
     """
     _check(vector, text, fusion, alpha, rrf_k)
+    if text is None and isinstance(database, ClusterDatabase):
+        return _of_vectors(database.search(vector, k=k, filter=node, recall=recall), fusion, rrf_k)
+    database = on_one_node(database, "searching by words")
     opened = database._now()
     view, space = opened.view, opened.space
     depth = min(max(k, FUSION_DEPTH_MIN), K_MAX)
@@ -89,6 +94,14 @@ def hybrid_search(
     places: dict[str, Place | None] = {hit.id: hit.where for hit in by_text}
     places |= {m[1]: (m[2], m[3]) for m in by_vector}
     return _complete(fused[:k], places, query, space, dict(vector_list), dict(text_list), ranking, opened.unpacker)
+
+
+def _of_vectors(hits: list[Hit], fusion: str, rrf_k: int) -> list[HybridHit]:
+    """A ranking by vectors alone, scored as if it had been fused with an empty one."""
+    scored = [(hit.id, hit.score) for hit in hits]
+    by_id = {hit.id: hit for hit in hits}
+    fused = reciprocal_rank_fusion([scored, []], rrf_k) if fusion == RRF else weighted_fusion(scored, [], 1.0)
+    return [HybridHit(name, score, by_id[name].score, 0.0, by_id[name]) for name, score in fused]
 
 
 def _check(vector: npt.ArrayLike | None, text: str | None, fusion: str, alpha: float, rrf_k: int) -> None:

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.service.handles import AnyDatabase, on_one_node
 from jadevectordb.gateway.service.numbers import shortest
 from jadevectordb.gateway.service.write_times import WriteTimes
 from jadevectordb.model import hybrid_time
@@ -65,7 +66,7 @@ class LivingDatabase(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def handle(self) -> Database: ...
+    def handle(self) -> AnyDatabase: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +166,15 @@ class Lifecycle:
 
     # Sweeping
 
+    def _here(self) -> Iterator[LivingDatabase]:
+        """Databases of this node. A cluster's have no ages yet: nobody can set a policy for one."""
+        return (database for database in self._databases() if isinstance(database.handle, Database))
+
     def sweep(self) -> int:
         """Note how far every database has come, and take out what is too old; how many vectors went. Never raises JadeError."""
         gone = 0
         with self._sweeping:
-            for database in self._databases():
+            for database in self._here():
                 try:
                     self._note(database)
                     gone += self._enforce(database)
@@ -181,7 +186,7 @@ class Lifecycle:
 
     def _note_all(self) -> None:
         with self._sweeping:
-            for database in self._databases():
+            for database in self._here():
                 try:
                     self._note(database, now=True)
                 except JadeError as error:
@@ -192,7 +197,7 @@ class Lifecycle:
         now_ms = self._clock.now_ms()
         if not now and abs(now_ms - self._noted_ms.get(database.id, -_NOTE_EVERY_MS)) < _NOTE_EVERY_MS:
             return
-        opened = database.handle._use()
+        opened = _on_this_node(database)._use()
         marks = tuple(int(shard.watermark) for shard in opened.view.shards)
         newest_ms = hybrid_time.to_ms(opened.newest_time)  # read after the marks: none of them was written later
         with self._changing:
@@ -211,7 +216,7 @@ class Lifecycle:
         marks = times.written_by(now - retention.policy.max_age_days * DAY_MS)
         gone = 0
         if marks is not None and marks != self._clean.get(database.id):
-            for batch in _batches(database.handle, marks):
+            for batch in _batches(_on_this_node(database), marks):
                 if self._closing.is_set():
                     return gone
                 gone += self._take_out(database, batch, archive=retention.policy.archive)
@@ -222,9 +227,9 @@ class Lifecycle:
     def _take_out(self, database: LivingDatabase, batch: list[_Old], *, archive: bool) -> int:
         if archive:
             moment = datetime.datetime.fromtimestamp(self._clock.now_ms() / 1000, datetime.UTC)
-            where = self._archive.write(database.id, f"{moment:%Y%m%dT%H%M%SZ}", _lines(database.handle, batch))
+            where = self._archive.write(database.id, f"{moment:%Y%m%dT%H%M%SZ}", _lines(_on_this_node(database), batch))
             logger.info("%d vectors of database %s were archived to %s", len(batch), database.id, where)
-        gone = _delete_as_seen(database.handle, batch)
+        gone = _delete_as_seen(_on_this_node(database), batch)
         self._deleted(database.id, gone)
         retention = self._kept.get(database.id)
         if retention is not None:
@@ -272,6 +277,10 @@ class Lifecycle:
         stored = self._metadata.get(key)
         written = self._metadata.compare_and_set(key, value, 0 if stored is None else stored.revision)
         assert written is not None, "policies are kept under the lock of this process alone"
+
+
+def _on_this_node(database: LivingDatabase) -> Database:
+    return on_one_node(database.handle, "retention of vectors by their age")
 
 
 def _batches(handle: Database, marks: tuple[int, ...]) -> Iterator[list[_Old]]:

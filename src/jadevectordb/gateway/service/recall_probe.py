@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.watched import DutyCycle, ObservedSearch
 from jadevectordb.index.api import SearchOverrides
 from jadevectordb.model import filter_parse
@@ -117,6 +118,8 @@ class RecallProbe:
 
 def measured_recall(search: ObservedSearch) -> float | None:
     """Share of the true k nearest that the answer holds; None when nothing matches. Raises what the database raises."""
+    if isinstance(search.database.handle, ClusterDatabase):
+        return None  # its view at the time of the search can't be had
     opened = search.database.handle._use()
     parsed = None if search.filter is None else filter_parse.parse(search.filter, opened.config.schema)
     assert search.vector is not None and search.k is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from msgspec import UNSET, Meta, UnsetType
 
 from jadevectordb.gateway.access.principals import Principal
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.embedded.hits import Hits, Item
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.numbers import shortest
@@ -41,11 +43,15 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     group_size: Annotated[int, Meta(ge=1)] = 1
     include: tuple[Included, ...] = ("metadata",)
     explain: bool = False
+    allow_partial: bool = False  # of a cluster: an answer may lack shards that nobody answers for, and names them
 
 
-_OBSERVED = frozenset({"k", "filter", "recall"})
+_OBSERVED = frozenset({"k", "filter", "recall", "include", "seen", "allow_partial", "consistency"})
+_PLAINLY: Mapping[str, Any] = {}
 _ENGINE_NAMES = tuple(
-    name for name in SearchOptions.__struct_fields__ if name not in ("include", "k", "filter", "recall")
+    name
+    for name in SearchOptions.__struct_fields__
+    if name not in ("include", "k", "filter", "recall", "allow_partial")
 )
 
 
@@ -110,10 +116,11 @@ def search(
     vector_id: str | None = None,
     text: str | None = None,
     node: Filter | None = None,
+    reading: Mapping[str, Any] = _PLAINLY,
 ) -> tuple[Hits, str]:
     """(hits, query id). The search is recorded with its real latency and outcome. Raises what `Database.search` raises.
 
-    node: a filter already parsed, instead of the one in the options.
+    node: a filter already parsed, instead of the one in the options. reading: from `sessions`.
     """
     query_id = services.analytics.new_query_id()
     started = time.perf_counter()
@@ -127,6 +134,13 @@ def search(
             arguments["id"] = vector_id
         if text is not None:
             arguments["text"] = text
+        if reading:
+            arguments.update(reading)
+        if isinstance(entry.handle, ClusterDatabase):
+            # What is not sent along would be fetched for each answer
+            arguments["include"] = tuple(name for name in options.include if name != "version")
+            if options.allow_partial:
+                arguments["allow_partial"] = True
         tracing = services.telemetry.tracing
         hits = (
             traced_search(tracing, entry.handle, vector, arguments)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jadevectordb.gateway.access.access import Access
     from jadevectordb.gateway.cluster.view import ClusterView
-    from jadevectordb.gateway.embedded.store import Store
     from jadevectordb.gateway.service.alerts import Alerts
     from jadevectordb.gateway.service.analytics import Analytics
     from jadevectordb.gateway.service.bm25 import Bm25
     from jadevectordb.gateway.service.catalog import Catalog
     from jadevectordb.gateway.service.embeddings import Embeddings
+    from jadevectordb.gateway.service.handles import AnyStore
     from jadevectordb.gateway.service.lifecycle import Lifecycle
     from jadevectordb.gateway.service.rerank import Rerank
     from jadevectordb.gateway.service.telemetry import Telemetry
@@ -31,7 +31,7 @@ class Services:
     version: str
     known: Known
     clock: Clock
-    store: Store
+    store: AnyStore
     metadata: MetadataStore
     access: Access
     catalog: Catalog

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.service import exposition
 from jadevectordb.gateway.service.logs import LogEntry, RecentLogs
 from jadevectordb.gateway.service.meters import Meter, Tally
@@ -184,7 +185,7 @@ class Telemetry:
     def _keep(self, search: ObservedSearch, slow: bool, chosen: bool) -> None:
         if slow:
             self._slow.note(search)
-        if chosen:
+        if chosen and isinstance(search.database.handle, Database):  # a cluster's views are elsewhere, and several
             try:
                 self._probe.offer(search.with_view(search.database.handle._use().view))
             except JadeError:  # closed in this moment

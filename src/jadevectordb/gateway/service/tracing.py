@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.hits import Hits
+from jadevectordb.gateway.service.handles import AnyDatabase
 from jadevectordb.gateway.service.redaction import redacted
 from jadevectordb.model.errors import JadeError
 
@@ -173,7 +173,7 @@ def _clean(attributes: Attributes | None) -> dict[str, Any]:
 
 
 def traced_search(
-    tracing: AnyTracing, database: Database, vector: npt.ArrayLike | None, arguments: Mapping[str, Any]
+    tracing: AnyTracing, database: AnyDatabase, vector: npt.ArrayLike | None, arguments: Mapping[str, Any]
 ) -> Hits:
     """`database.search` with a span that tells its plan. The hits carry the plan too."""
     with tracing.span("search.plan", {"jade.database": database.name}) as span:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.service.handles import AnyDatabase
 from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filters import Filter, to_json
 from jadevectordb.model.limits import SLOW_QUERY_TEXT_MAX
@@ -30,7 +30,7 @@ class WatchedDatabase(Protocol):
     @property
     def record(self) -> Named: ...
     @property
-    def handle(self) -> Database: ...
+    def handle(self) -> AnyDatabase: ...
 
 
 class ScoredHit(Protocol):

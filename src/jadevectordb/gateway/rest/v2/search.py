@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -15,10 +16,12 @@ from jadevectordb.gateway.rest import raw
 from jadevectordb.gateway.rest.http import Request, Response, Route, decode, invalid, reply
 from jadevectordb.gateway.service.searching import FoundHit, Included, SearchOptions, found, search
 from jadevectordb.gateway.service.services import Services
-from jadevectordb.gateway.service.sessions import check_seen
+from jadevectordb.gateway.service.sessions import reading
 from jadevectordb.model.limits import SEARCH_BATCH_MAX, TARGET_REMEMBERED_MAX
 
 SESSION = "x-jade-session"
+CONSISTENCY = "x-jade-consistency"
+_NOTHING: Mapping[str, Any] = {}
 
 
 class SearchBody(SearchOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,10 +44,19 @@ class SearchAnswer(msgspec.Struct, omit_defaults=True):
     hits: list[FoundHit]
     query_id: str
     explanation: dict[str, Any] | UnsetType = UNSET
+    missing_shards: list[int] | UnsetType = UNSET
 
 
 class BatchItem(msgspec.Struct):
     hits: list[FoundHit]
+
+
+def reading_of(request: Request) -> Mapping[str, Any]:
+    """What the request's headers say about how new a read must be, as arguments for it."""
+    headers = request.headers
+    if SESSION not in headers and CONSISTENCY not in headers:
+        return _NOTHING
+    return reading(headers.get(SESSION, ""), headers.get(CONSISTENCY, ""), request.entry)
 
 
 class BatchAnswer(msgspec.Struct):
@@ -75,35 +87,33 @@ _remembered = lru_cache(maxsize=1024)(_read_options)
 
 
 def _search(services: Services, request: Request) -> Response:
-    entry = request.entry
-    token = request.headers.get(SESSION)
-    if token:
-        check_seen(token, entry)
+    entry, wanted = request.entry, reading_of(request)
     if request.is_raw:
         options = _options(request.query_string)
         rows = raw.floats(request.body, entry.handle.dimension)
         if len(rows) != 1:
             raise invalid(f"This route takes one query, the body holds {len(rows)}: use /search/batch.")
-        hits, query_id = search(services, entry, request.principal, rows[0], options)
+        hits, query_id = search(services, entry, request.principal, rows[0], options, reading=wanted)
     else:
         body = request.json(SearchBody)
         options = body
         vector = None if body.vector is None else np.array(body.vector, np.float64)
-        hits, query_id = search(services, entry, request.principal, vector, body, vector_id=body.id, text=body.text)
+        hits, query_id = search(
+            services, entry, request.principal, vector, body, vector_id=body.id, text=body.text, reading=wanted
+        )
     raw_vectors = request.wants_raw and "vector" in options.include
     answer = SearchAnswer(found(hits, options.include, vectors=not raw_vectors), query_id)
     if hits.explanation is not None:
         answer.explanation = hits.explanation.as_dict()
+    if hits.missing_shards:
+        answer.missing_shards = list(hits.missing_shards)
     if raw_vectors:
         return raw.framed(answer, _stacked([hits]))
     return reply(answer)
 
 
 def _batch(services: Services, request: Request) -> Response:
-    entry = request.entry
-    token = request.headers.get(SESSION)
-    if token:
-        check_seen(token, entry)
+    entry, wanted = request.entry, reading_of(request)
     if request.is_raw:
         options = _options(request.query_string)
         vectors: Any = raw.floats(request.body, entry.handle.dimension)
@@ -115,7 +125,9 @@ def _batch(services: Services, request: Request) -> Response:
             {"k": body.k, "filter": body.filter, "recall": body.recall, "include": body.include}, SearchOptions
         )
         vectors = body.vectors
-    results = [search(services, entry, request.principal, vector, options)[0] for vector in _rows(vectors)]
+    results = [
+        search(services, entry, request.principal, vector, options, reading=wanted)[0] for vector in _rows(vectors)
+    ]
     raw_vectors = request.wants_raw and "vector" in options.include
     answer = BatchAnswer([BatchItem(found(hits, options.include, vectors=not raw_vectors)) for hits in results])
     return raw.framed(answer, _stacked(results)) if raw_vectors else reply(answer)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, Meta, UnsetType
 
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.rest import raw
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
-from jadevectordb.gateway.rest.v2.search import SESSION
+from jadevectordb.gateway.rest.v2.search import CONSISTENCY, SESSION, reading_of
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.searching import as_lists
 from jadevectordb.gateway.service.services import Services
-from jadevectordb.gateway.service.sessions import check_seen, token_of
+from jadevectordb.gateway.service.sessions import token_of, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import BATCH_ROWS_MAX, K_MAX
 from jadevectordb.query.writer import WriteResult
@@ -45,6 +47,8 @@ class UpsertBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     metadata: list[msgspec.Raw] | None = None
     if_version: list[int | None] | None = None
     request_id: str = ""
+    atomic: bool = False  # all or nothing; refused where that can't be promised
+    allow_partial: bool = False  # part of it may fail: the answer names what did
 
 
 class RawUpsertHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,13 +56,27 @@ class RawUpsertHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     metadata: list[msgspec.Raw] | None = None
     if_version: list[int | None] | None = None
     request_id: str = ""
+    atomic: bool = False
+    allow_partial: bool = False
+
+
+class FailedVectors(msgspec.Struct):
+    """undecided: whether they were written is not known; sending them again with the same request_id is safe."""
+
+    ids: list[str]
+    code: str
+    message: str
+    undecided: bool
 
 
 class WriteAnswer(msgspec.Struct):
+    """failures: of a request with allow_partial over several shards of a cluster."""
+
     count: int
     session: str
     version: int
     duplicate: bool
+    failures: list[FailedVectors] | UnsetType = UNSET
 
 
 class IdsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +101,8 @@ class MetadataBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     merge: bool = True
     if_version: list[int | None] | None = None
     request_id: str = ""
+    atomic: bool = False
+    allow_partial: bool = False
 
 
 class DeleteBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +110,8 @@ class DeleteBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     filter: dict[str, Any] | None = None
     if_version: list[int | None] | None = None
     request_id: str = ""
+    atomic: bool = False
+    allow_partial: bool = False
 
 
 class CountBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,8 +153,25 @@ def _upsert(services: Services, request: Request) -> Response:
         if body.ids is None or body.values is None:
             raise invalid('Give "vectors", or the columns "ids" and "values".')
         ids, vectors = body.ids, _array(body.values, entry)
-    result = entry.handle.upsert(ids, vectors, _metadata(body.metadata), body.if_version, request_id=body.request_id)
+    result = entry.handle.upsert(
+        ids, vectors, _metadata(body.metadata), body.if_version, request_id=body.request_id, **_writing(request, body)
+    )
     return _written(request, result)
+
+
+class _HowWritten(Protocol):
+    @property
+    def atomic(self) -> bool: ...
+    @property
+    def allow_partial(self) -> bool: ...
+
+
+def _writing(request: Request, body: _HowWritten) -> Mapping[str, Any]:
+    """Arguments for a write beside its own. On a single node every request is all or nothing, whatever it asks for."""
+    given = dict(writing(request.headers.get(CONSISTENCY, ""), request.entry))
+    if isinstance(request.entry.handle, ClusterDatabase):
+        given["atomic"], given["allow_partial"] = body.atomic, body.allow_partial
+    return given
 
 
 def _write_rows(services: Services, request: Request, body: UpsertBody) -> Response:
@@ -146,6 +185,7 @@ def _write_rows(services: Services, request: Request, body: UpsertBody) -> Respo
         _metadata([row.metadata for row in rows]),
         conditions if any(c is not None for c in conditions) else None,
         request_id=body.request_id,
+        **_writing(request, body),
     )
     return _written(request, result)
 
@@ -172,7 +212,12 @@ def _metadata(given: Seq[msgspec.Raw] | None) -> list[bytes | None] | None:
 def _update_metadata(services: Services, request: Request) -> Response:
     body = request.json(MetadataBody)
     result = request.entry.handle.update_metadata(
-        body.ids, body.metadata, merge=body.merge, if_version=body.if_version, request_id=body.request_id
+        body.ids,
+        body.metadata,
+        merge=body.merge,
+        if_version=body.if_version,
+        request_id=body.request_id,
+        **_writing(request, body),
     )
     return _written(request, result)
 
@@ -180,7 +225,7 @@ def _update_metadata(services: Services, request: Request) -> Response:
 def _delete(services: Services, request: Request) -> Response:
     body = request.json(DeleteBody)
     result = request.entry.handle.delete(
-        body.ids, filter=body.filter, if_version=body.if_version, request_id=body.request_id
+        body.ids, filter=body.filter, if_version=body.if_version, request_id=body.request_id, **_writing(request, body)
     )
     return _written(request, result)
 
@@ -190,16 +235,18 @@ def _written(request: Request, result: WriteResult) -> Response:
     request.audit_note = f"{result.count} vectors"
     session = token_of(entry.id, result.sequences)
     headers = ((SESSION, session),) if session else ()
-    return reply(WriteAnswer(result.count, session, result.version, result.duplicate), headers=headers)
+    answer = WriteAnswer(result.count, session, result.version, result.duplicate)
+    if result.failures:
+        answer.failures = [
+            FailedVectors(
+                list(one.ids), str(one.error.code), one.error.message, bool(one.error.details.get("undecided"))
+            )
+            for one in result.failures
+        ]
+    return reply(answer, headers=headers)
 
 
 # Reading
-
-
-def _seen(request: Request) -> None:
-    token = request.headers.get(SESSION)
-    if token:
-        check_seen(token, request.entry)
 
 
 def _answers(items: Seq[Item], include: Included, vectors: bool) -> list[VectorAnswer]:
@@ -218,9 +265,8 @@ def _rows(items: Seq[Item]) -> npt.NDArray[np.float32] | None:
 
 
 def _get_many(services: Services, request: Request) -> Response:
-    _seen(request)
     body = request.json(GetBody)
-    items = request.entry.handle.get(body.ids)
+    items = request.entry.handle.get(body.ids, **reading_of(request))
     present = [item for item in items if item is not None]
     as_raw = request.wants_raw and "vector" in body.include
     answers = iter(_answers(present, body.include, vectors=not as_raw))
@@ -229,30 +275,28 @@ def _get_many(services: Services, request: Request) -> Response:
 
 
 def _get_one(services: Services, request: Request) -> Response:
-    _seen(request)
-    item = request.entry.handle.get(request.params["vectorId"])
+    item = request.entry.handle.get(request.params["vectorId"], **reading_of(request))
     if item is None:
         raise JadeError(ErrorCode.NOT_FOUND, f"Vector not found: {request.params['vectorId']!r:.200}.")
     return reply(_answers([item], ("metadata", "vector"), vectors=True)[0])
 
 
 def _exists(services: Services, request: Request) -> Response:
-    _seen(request)
-    return reply({"exists": request.entry.handle.exists(request.json(IdsBody).ids)})
+    return reply({"exists": request.entry.handle.exists(request.json(IdsBody).ids, **reading_of(request))})
 
 
 def _scroll(services: Services, request: Request) -> Response:
-    _seen(request)
-    body = request.json(ScrollBody)
-    page = request.entry.handle.scroll(body.limit, body.cursor, body.filter)
+    body, given = request.json(ScrollBody), dict(reading_of(request))
+    if "vector" in body.include and isinstance(request.entry.handle, ClusterDatabase):
+        given["vectors"] = True
+    page = request.entry.handle.scroll(body.limit, body.cursor, body.filter, **given)
     as_raw = request.wants_raw and "vector" in body.include
     answer = PageAnswer(_answers(page.items, body.include, vectors=not as_raw), page.cursor)
     return raw.framed(answer, _rows(page.items)) if as_raw else reply(answer)
 
 
 def _count(services: Services, request: Request) -> Response:
-    _seen(request)
-    return reply({"count": request.entry.handle.count(request.json(CountBody).filter)})
+    return reply({"count": request.entry.handle.count(request.json(CountBody).filter, **reading_of(request))})
 
 
 _V = "/v2/databases/{db}/vectors"
