@@ -16,6 +16,7 @@ from jadevectordb.client.address import Address
 from jadevectordb.client.call import Answer, Call, read_as, result
 from jadevectordb.client.core import Core, Credentials, Retries, Timeouts, merged, settings_of, timeouts_of
 from jadevectordb.client.database_calls import DatabaseCalls
+from jadevectordb.client.nodes import Nodes
 from jadevectordb.client.raw import RAW, framed, unframed
 from jadevectordb.client.values import DatabaseInfo
 from jadevectordb.model.errors import ErrorCode
@@ -34,10 +35,11 @@ def code(function: Any, *arguments: Any, **options: Any) -> ErrorCode:
 
 
 def core(**credentials: Any) -> Core:
-    address, who = settings_of("http://h:1/base/", environment={}, **{**_NOBODY, **credentials})
-    return Core(address, who, Timeouts(), Retries(), 4)
+    addresses, who = settings_of("http://h:1/base/", environment={}, **{**_NOBODY, **credentials})
+    return Core(Nodes(addresses, 0.0), who, Timeouts(), Retries(), 4)
 
 
+HERE = Address.of("http://h:1/base")
 _NOBODY = {"token": None, "api_key": None, "user": None, "password": None}
 
 
@@ -73,13 +75,13 @@ def test_addresses() -> None:
 
 def test_the_environment_fills_in_what_is_not_given() -> None:
     there = {"JADEVECTORDB_URL": "http://there:1", "JADEVECTORDB_API_KEY": "key"}
-    address, who = settings_of(None, **_NOBODY, environment=there)
+    (address,), who = settings_of(None, **_NOBODY, environment=there)
     assert (address.host, who.token) == ("there", "key")
-    address, who = settings_of("http://here:2", **{**_NOBODY, "token": "t"}, environment=there)
+    (address,), who = settings_of("http://here:2", **{**_NOBODY, "token": "t"}, environment=there)
     assert (address.host, who.token) == ("here", "t")
     _, who = settings_of(None, **{**_NOBODY, "user": "u", "password": "p"}, environment=there)
     assert who.must_sign_in
-    assert settings_of(None, **_NOBODY, environment={})[0].url == "http://127.0.0.1:8080"
+    assert settings_of(None, **_NOBODY, environment={})[0][0].url == "http://127.0.0.1:8080"
     assert code(settings_of, None, "t", "k", None, None, {}) is ErrorCode.INVALID_ARGUMENT
     assert code(settings_of, None, None, None, "u", None, {}) is ErrorCode.INVALID_ARGUMENT
     assert code(settings_of, None, "a\r\nX: y", None, None, None, {}) is ErrorCode.INVALID_ARGUMENT
@@ -154,18 +156,18 @@ def test_sessions_stand_for_everything_seen() -> None:
     for value in ("db_1~0.7", "a\r\nb", "x" * 40_000):
         mine.take(stats, Answer(200, {"x-jade-session": value}, b'{"rows":1}'))
     assert mine.session("db_1") == "db_1~0.7"
-    assert b"\r\nX-Jade-Session: db_1~0.7\r\n" in mine.head(stats)
+    assert b"\r\nX-Jade-Session: db_1~0.7\r\n" in mine.head(stats, HERE)
     mine.remember("db_1", "")
-    assert b"Session" not in mine.head(stats)
+    assert b"Session" not in mine.head(stats, HERE)
 
 
 def test_heads() -> None:
-    head = core(token="t").head(calls().search(np.zeros(4, np.float32)))
+    head = core(token="t").head(calls().search(np.zeros(4, np.float32)), HERE)
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /base/v2/databases/db_1/search?k=10&recall=0.95 HTTP/1.1"
     assert {"Host: h:1", "Authorization: Bearer t", f"Content-Type: {RAW}", "Content-Length: 16"} <= set(lines)
     login = core(user="u", password="p")
-    assert b"Authorization" not in login.head(login.credentials.sign_in())
+    assert b"Authorization" not in login.head(login.credentials.sign_in(), HERE)
 
 
 # Requests

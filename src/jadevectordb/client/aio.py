@@ -10,22 +10,25 @@ The same calls and the same decisions as in `sync`, run by tasks instead of thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from jadevectordb.client import server_calls
+from jadevectordb.client.address import Address
 from jadevectordb.client.aio_connections import AsyncPool
 from jadevectordb.client.arguments import FilterLike, Include
 from jadevectordb.client.call import Call
 from jadevectordb.client.connections import tls_context
 from jadevectordb.client.core import Core, Retries, Timeouts, settings_of, timeouts_of
 from jadevectordb.client.database_calls import EVERYTHING, DatabaseCalls
-from jadevectordb.client.sync import WAIT_STEP_S, new_request_id
+from jadevectordb.client.nodes import ASK_S_MAX, Nodes, ask_for_map
+from jadevectordb.client.sync import WAIT_STEP_S, drawn, new_request_id
 from jadevectordb.client.values import DatabaseInfo, Item, ServerInfo
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.schema import Schema
@@ -42,7 +45,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Iterable[str] | None = None,
         *,
         token: str | None = None,
         api_key: str | None = None,
@@ -54,14 +57,19 @@ class AsyncClient:
         verify: bool | str | ssl.SSLContext = True,
         certificate: str | tuple[str, str] | None = None,
     ) -> None:
-        address, credentials = settings_of(url, token, api_key, user, password, os.environ)
-        self._core = Core(address, credentials, timeouts_of(timeout), retries or Retries(), connections_max)
-        self._pool = AsyncPool(address, tls_context(address, verify, certificate), self._core.timeouts, connections_max)
+        addresses, credentials = settings_of(url, token, api_key, user, password, os.environ)
+        nodes = Nodes(addresses, drawn())
+        self._core = Core(nodes, credentials, timeouts_of(timeout), retries or Retries(), connections_max)
+        self._tls = partial(tls_context, verify=verify, certificate=certificate)
+        self._pools: dict[Address, AsyncPool] = {}
+        self._closed = False
+        for address in addresses:
+            self._pool(address)
         self._signing_in: asyncio.Future[None] | None = None
 
     @property
     def url(self) -> str:
-        return self._core.address.url
+        return self._core.url
 
     def __repr__(self) -> str:
         return f"<AsyncClient of {self.url}>"
@@ -74,7 +82,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
-        await self._pool.close()
+        self._closed = True
+        for pool in list(self._pools.values()):
+            await pool.close()
 
     # Databases
 
@@ -147,22 +157,56 @@ class AsyncClient:
                 if not call.public:
                     await self._ensure_signed_in(deadline)
                 token = self._core.credentials.token
-                return await self._once(call, deadline)
+                value = await self._once(call, deadline)
+                await self._learn(deadline)
+                return value
             except JadeError as error:
                 if not again and self._core.signs_in_again(call, error, token):
                     again = True
                     continue
-                chance = int.from_bytes(os.urandom(2)) / 0xFFFF
-                pause_s = self._core.retries.pause_s(call, error, attempt, deadline - time.monotonic(), chance)
+                left_s = deadline - time.monotonic()
+                pause_s = self._core.retries.pause_s(call, error, attempt, left_s, drawn(), self._core.nodes.count)
                 if pause_s is None:
                     raise
             await asyncio.sleep(pause_s)
 
     async def _once(self, call: Call[T], deadline: float) -> T:
-        answer = await self._pool.exchange(
-            self._core.head(call), call.body, careful=not call.repeatable, wait_s=call.wait_s, deadline=deadline
-        )
-        return self._core.take(call, answer)
+        nodes = self._core.nodes
+        now_s = time.monotonic()
+        address = nodes.choose(now_s)
+        try:
+            answer = await self._pool(address).exchange(
+                self._core.head(call, address),
+                call.body,
+                careful=not call.repeatable,
+                wait_s=call.wait_s,
+                deadline=nodes.until(call, now_s, deadline),
+                connect_s=nodes.connect_s(self._core.timeouts.connect_s),
+            )
+            nodes.answered(address, answer)
+            return self._core.take(call, answer)
+        except JadeError as error:
+            nodes.failed(address, error, time.monotonic())
+            raise
+
+    def _pool(self, address: Address) -> AsyncPool:
+        if self._closed:
+            raise JadeError(ErrorCode.CLOSED, "The client is closed: make a new one.")
+        pool = self._pools.get(address)
+        if pool is None:  # of two threads that make one at once, one is used
+            made = AsyncPool(address, self._tls(address), self._core.timeouts, self._core.connections_max)
+            pool = self._pools.setdefault(address, made)
+        return pool
+
+    async def _learn(self, deadline: float) -> None:
+        """Ask for the nodes when an answer told that they may have changed. Who can't be asked is asked later."""
+        if self._core.nodes.wants_map(time.monotonic()):
+            with contextlib.suppress(JadeError):
+                until = min(deadline, time.monotonic() + ASK_S_MAX)
+                gone = self._core.nodes.learn(await self._once(ask_for_map(), until))
+                for address in gone:
+                    if address in self._pools:
+                        await self._pools[address].end_idle()
 
     async def _ensure_signed_in(self, deadline: float) -> None:
         credentials = self._core.credentials

@@ -119,7 +119,14 @@ class AsyncPool:
         self._closed = False
 
     async def exchange(
-        self, head: bytes, body: tuple[bytes | memoryview, ...], *, careful: bool, wait_s: float, deadline: float
+        self,
+        head: bytes,
+        body: tuple[bytes | memoryview, ...],
+        *,
+        careful: bool,
+        wait_s: float,
+        deadline: float,
+        connect_s: float | None = None,
     ) -> Answer:
         """As `connections.Pool.exchange`."""
         loop = asyncio.get_running_loop()
@@ -135,7 +142,7 @@ class AsyncPool:
             raise timed_out(f"waiting for one of the client's {self._connections_max} connections", "connect") from None
         try:
             while True:
-                connection = await self._take(deadline)
+                connection = await self._take(deadline, connect_s or self._timeouts.connect_s)
                 was_used = connection.is_used
                 keep = False
                 try:
@@ -153,7 +160,7 @@ class AsyncPool:
         finally:
             self._free.release()
 
-    async def _take(self, deadline: float) -> AsyncConnection:
+    async def _take(self, deadline: float, connect_s: float) -> AsyncConnection:
         while self._idle:
             connection = self._idle.pop()
             if not connection.seems_closed():
@@ -162,10 +169,14 @@ class AsyncPool:
         left = deadline - time.monotonic()
         if left <= 0:
             raise timed_out("connecting", "connect")
-        return await AsyncConnection.open(self._address, self._tls, min(self._timeouts.connect_s, left))
+        return await AsyncConnection.open(self._address, self._tls, min(connect_s, left))
 
     async def close(self) -> None:
         self._closed = True
+        await self.end_idle()
+
+    async def end_idle(self) -> None:
+        """As `connections.Pool.end_idle`."""
         if self._loop is asyncio.get_running_loop():
             closing = list(self._idle)
             self._idle.clear()

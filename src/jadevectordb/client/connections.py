@@ -154,9 +154,18 @@ class Pool:
         self._closed = False
 
     def exchange(
-        self, head: bytes, body: tuple[bytes | memoryview, ...], *, careful: bool, wait_s: float, deadline: float
+        self,
+        head: bytes,
+        body: tuple[bytes | memoryview, ...],
+        *,
+        careful: bool,
+        wait_s: float,
+        deadline: float,
+        connect_s: float | None = None,
     ) -> Answer:
         """One request and its answer on some connection. careful: a request that must not be sent twice.
+
+        connect_s: how long connecting may take, where that is not as usual.
 
         When the server has closed a kept connection at the very moment it is used, the request goes out once more on a new one.
         """
@@ -170,7 +179,7 @@ class Pool:
             raise timed_out(f"waiting for one of the client's {self._connections_max} connections", "connect") from None
         try:
             while True:
-                connection = self._take(careful, deadline)
+                connection = self._take(careful, deadline, connect_s or self._timeouts.connect_s)
                 was_used = connection.is_used
                 keep = False
                 try:
@@ -189,7 +198,7 @@ class Pool:
         finally:
             self._free.put(None)
 
-    def _take(self, careful: bool, deadline: float) -> Connection:
+    def _take(self, careful: bool, deadline: float, connect_s: float) -> Connection:
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -203,10 +212,14 @@ class Pool:
         left = deadline - time.monotonic()
         if left <= 0:
             raise timed_out("connecting", "connect")
-        return Connection(self._address, self._tls, min(self._timeouts.connect_s, left))
+        return Connection(self._address, self._tls, min(connect_s, left))
 
     def close(self) -> None:
         self._closed = True
+        self.end_idle()
+
+    def end_idle(self) -> None:
+        """Close the connections that nobody uses now; there can be new ones."""
         while self._idle:
             try:
                 connection = self._idle.pop()

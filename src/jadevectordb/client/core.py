@@ -5,7 +5,7 @@ No socket, no clock and no thread: the shells (`sync`, `aio`) bring bytes, times
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,8 +14,14 @@ import msgspec
 from jadevectordb.client.address import URL_DEFAULT, Address
 from jadevectordb.client.call import Answer, Call, encode, read_as, result
 from jadevectordb.client.http1 import field_value, request_head
+from jadevectordb.client.nodes import Nodes, is_nodes_fault
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import CLIENT_ATTEMPTS_MAX, CLIENT_CONNECTIONS_MAX
+from jadevectordb.model.limits import (
+    CLIENT_ATTEMPTS_MAX,
+    CLIENT_CLUSTER_ATTEMPTS_MAX,
+    CLIENT_CONNECTIONS_MAX,
+    CLIENT_NODES_MAX,
+)
 
 T = TypeVar("T")
 URL_VARIABLE = "JADEVECTORDB_URL"
@@ -23,6 +29,7 @@ KEY_VARIABLE = "JADEVECTORDB_API_KEY"
 _SESSION_HEADER = "x-jade-session"
 _SESSION_LENGTH_MAX = 32_000
 _SESSIONS_MAX = 1024  # databases whose sessions are remembered
+_CLUSTER_PAUSE_S_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,9 @@ class Timeouts:
 class Retries:
     """How often a call is tried, and the pauses between: they double from backoff_s to backoff_s_max, and half of each is chance,
     so that clients which failed together do not come back together. A longer Retry-After of the server counts instead.
+
+    Where several nodes can answer, a call goes on to the next one at once, and is tried again while there is time, whatever
+    attempts_max says, unless that is 1: a cluster that loses a node answers again within seconds.
     """
 
     attempts_max: int = 4
@@ -54,12 +64,30 @@ class Retries:
         if not 1 <= self.attempts_max <= CLIENT_ATTEMPTS_MAX or not 0 <= self.backoff_s <= self.backoff_s_max < 1e6:
             raise _invalid(f"attempts_max is 1 to {CLIENT_ATTEMPTS_MAX} and pauses are seconds, got {self}.")
 
-    def pause_s(self, call: Call[Any], error: JadeError, attempt: int, left_s: float, chance: float) -> float | None:
-        """How long to wait before trying once more; None = give up. attempt: how many there were. chance: 0 to 1, drawn."""
+    def pause_s(
+        self, call: Call[Any], error: JadeError, attempt: int, left_s: float, chance: float, nodes: int = 1
+    ) -> float | None:
+        """How long to wait before trying once more; None = give up.
+
+        attempt: how many there were. chance: 0 to 1, drawn. nodes: how many can answer.
+        """
+        if nodes > 1 and self.attempts_max > 1 and is_nodes_fault(error):
+            return self._cluster_pause_s(call, error, attempt, left_s, chance, nodes)
         if attempt >= self.attempts_max or not _may_repeat(call, error):
             return None
         pause = min(self.backoff_s_max, self.backoff_s * 2 ** (attempt - 1)) * (0.5 + 0.5 * chance)
         pause = max(pause, error.details.get("retry_after_s", 0.0))
+        return pause if pause < left_s else None
+
+    def _cluster_pause_s(
+        self, call: Call[Any], error: JadeError, attempt: int, left_s: float, chance: float, nodes: int
+    ) -> float | None:
+        if attempt >= CLIENT_CLUSTER_ATTEMPTS_MAX or not _may_repeat_elsewhere(call, error):
+            return None
+        if attempt < nodes:
+            return 0.0 if left_s > 0 else None
+        doubled = self.backoff_s * 2 ** min(attempt - nodes, 16)
+        pause = min(self.backoff_s_max, _CLUSTER_PAUSE_S_MAX, doubled) * (0.5 + 0.5 * chance)
         return pause if pause < left_s else None
 
 
@@ -67,11 +95,26 @@ def _may_repeat(call: Call[Any], error: JadeError) -> bool:
     phase = error.details.get("phase")
     if phase is None:  # the server's own word. That a wait for the index took too long is an answer, not a failure
         return (error.code is ErrorCode.RATE_LIMITED or error.code is ErrorCode.UNAVAILABLE) and (
-            call.repeatable or error.details.get("status") in (429, 503)
+            call.repeatable or _was_refused(error)
         )
     if phase == "tls" or error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT):
         return False
     return call.repeatable or phase == "connect"
+
+
+def _may_repeat_elsewhere(call: Call[Any], error: JadeError) -> bool:
+    """The node could not, or nobody knows: another may do it, if doing it twice is no harm or it surely was not done."""
+    phase = error.details.get("phase")
+    if phase is not None:
+        return call.repeatable or phase in ("connect", "tls")
+    if error.code is ErrorCode.TIMEOUT:
+        return call.repeatable and not call.wait_s
+    return call.repeatable or _was_refused(error)
+
+
+def _was_refused(error: JadeError) -> bool:
+    """Nothing was done."""
+    return error.details.get("status") in (429, 503) and not error.details.get("undecided")
 
 
 class Credentials:
@@ -117,20 +160,24 @@ class Core:
     """Shared by all threads of a client: what changes (token, sessions) changes by single assignments."""
 
     def __init__(
-        self, address: Address, credentials: Credentials, timeouts: Timeouts, retries: Retries, connections_max: int
+        self, nodes: Nodes, credentials: Credentials, timeouts: Timeouts, retries: Retries, connections_max: int
     ) -> None:
         if type(connections_max) is not int or not 1 <= connections_max <= CLIENT_CONNECTIONS_MAX:
             raise _invalid(f"connections_max is 1 to {CLIENT_CONNECTIONS_MAX}, got {connections_max!r:.40}.")
-        self.address = address
+        self.nodes = nodes
         self.credentials = credentials
         self.timeouts = timeouts
         self.retries = retries
         self.connections_max = connections_max
-        self._fields_fixed = f"Host: {address.authority}\r\nUser-Agent: jadevectordb-python\r\n"
         self._sessions: dict[str, str] = {}
 
-    def head(self, call: Call[Any]) -> bytes:
-        fields = self._fields_fixed
+    @property
+    def url(self) -> str:
+        """As it can be given again."""
+        return ",".join(address.url for address in self.nodes.given)
+
+    def head(self, call: Call[Any], address: Address) -> bytes:
+        fields = f"Host: {address.authority}\r\nUser-Agent: jadevectordb-python\r\n"
         token = self.credentials.token
         if token is not None and not call.public:
             fields += f"Authorization: Bearer {token}\r\n"
@@ -144,7 +191,7 @@ class Core:
         if call.body:
             fields += f"Content-Type: {call.content_type}\r\n"
             length = sum(map(len, call.body)) if len(call.body) > 1 else len(call.body[0])
-        return request_head(call.method, self.address.path + call.target, fields, length)
+        return request_head(call.method, address.path + call.target, fields, length)
 
     def take(self, call: Call[T], answer: Answer) -> T:
         """What the call returns, with the session it brought remembered. Raises the server's error."""
@@ -197,13 +244,13 @@ def merged(old: str, new: str) -> str:
 
 
 def settings_of(
-    url: str | None,
+    url: str | Iterable[str] | None,
     token: str | None,
     api_key: str | None,
     user: str | None,
     password: str | None,
     environment: Mapping[str, str],
-) -> tuple[Address, Credentials]:
+) -> tuple[tuple[Address, ...], Credentials]:
     """What was given, else what the environment says. Raises INVALID_ARGUMENT."""
     ways = [name for name, value in (("token", token), ("api_key", api_key), ("user", user)) if value is not None]
     if len(ways) > 1:
@@ -212,8 +259,21 @@ def settings_of(
         raise _invalid("user and password go together.")
     if not ways:
         api_key = environment.get(KEY_VARIABLE) or None
-    address = Address.of(url or environment.get(URL_VARIABLE) or URL_DEFAULT)
-    return address, Credentials(token if token is not None else api_key, user, password)
+    addresses = addresses_of(url or environment.get(URL_VARIABLE) or URL_DEFAULT)
+    return addresses, Credentials(token if token is not None else api_key, user, password)
+
+
+def addresses_of(url: str | Iterable[str]) -> tuple[Address, ...]:
+    """One URL, or several of one cluster's nodes: a list, or with commas between. Raises INVALID_ARGUMENT."""
+    if not isinstance(url, Iterable):
+        raise _invalid(f"url is a text, or a list of texts, got {url!r:.80}.")
+    texts = url.split(",") if isinstance(url, str) else list(url)
+    addresses = tuple(dict.fromkeys(Address.of(text) for text in texts))
+    if not 0 < len(addresses) <= CLIENT_NODES_MAX:
+        raise _invalid(f"give 1 to {CLIENT_NODES_MAX} URLs of a cluster's nodes, got {len(addresses)}.")
+    if len({(address.is_tls, address.path) for address in addresses}) > 1:
+        raise _invalid("the URLs are of one cluster: all http or all https, with the same path.")
+    return addresses
 
 
 def timeouts_of(timeout: Timeouts | float | None) -> Timeouts:

@@ -12,21 +12,24 @@ A thin shell: calls are made and read by `database_calls` and `core`; here they 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from jadevectordb.client import server_calls
+from jadevectordb.client.address import Address
 from jadevectordb.client.arguments import FilterLike, Include
 from jadevectordb.client.call import Call
 from jadevectordb.client.connections import Pool, tls_context
 from jadevectordb.client.core import Core, Retries, Timeouts, settings_of, timeouts_of
 from jadevectordb.client.database_calls import EVERYTHING, DatabaseCalls
+from jadevectordb.client.nodes import ASK_S_MAX, Nodes, ask_for_map
 from jadevectordb.client.values import DatabaseInfo, Item, ServerInfo
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.schema import Schema
@@ -40,18 +43,20 @@ WAIT_STEP_S = 20.0  # how long one request of a longer wait lasts
 
 
 class Client:
-    """A server. Thread-safe: any number of threads may share one, each call has a connection of its own.
+    """A server, or a cluster of them. Thread-safe: any number of threads may share one, each call has a connection of its own.
 
-    url: else $JADEVECTORDB_URL, else http://127.0.0.1:8080. Who calls: a session token, an API key (else $JADEVECTORDB_API_KEY), or
-    user and password, which are exchanged for a session at the first call and again when it has expired. timeout: seconds for a
-    whole call, or Timeouts(...). retries: how calls are tried again (see Retries): reads, and writes, which the server applies once.
-    connections_max: connections at most; more calls at once wait for one. verify, certificate: see `tls_context`.
+    url: else $JADEVECTORDB_URL, else http://127.0.0.1:8080. Of a cluster one node's, or several: a list, or with commas between; the
+    client learns the others from it, uses one, and goes on with another when that fails. Who calls: a session token, an API key
+    (else $JADEVECTORDB_API_KEY), or user and password, which are exchanged for a session at the first call and again when it
+    has expired. timeout: seconds for a whole call, or Timeouts(...). retries: how calls are tried again (see Retries): reads,
+    and writes, which the server applies once. connections_max: connections to a node at most; more calls at once wait for one.
+    verify, certificate: see `tls_context`.
     Raises JadeError: the server's code, or UNAVAILABLE and TIMEOUT when it can't be reached.
     """
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Iterable[str] | None = None,
         *,
         token: str | None = None,
         api_key: str | None = None,
@@ -63,14 +68,19 @@ class Client:
         verify: bool | str | ssl.SSLContext = True,
         certificate: str | tuple[str, str] | None = None,
     ) -> None:
-        address, credentials = settings_of(url, token, api_key, user, password, os.environ)
-        self._core = Core(address, credentials, timeouts_of(timeout), retries or Retries(), connections_max)
-        self._pool = Pool(address, tls_context(address, verify, certificate), self._core.timeouts, connections_max)
+        addresses, credentials = settings_of(url, token, api_key, user, password, os.environ)
+        nodes = Nodes(addresses, drawn())
+        self._core = Core(nodes, credentials, timeouts_of(timeout), retries or Retries(), connections_max)
+        self._tls = partial(tls_context, verify=verify, certificate=certificate)
+        self._pools: dict[Address, Pool] = {}
+        self._closed = False
+        for address in addresses:
+            self._pool(address)
         self._signing_in = threading.Lock()
 
     @property
     def url(self) -> str:
-        return self._core.address.url
+        return self._core.url
 
     def __repr__(self) -> str:
         return f"<Client of {self.url}>"
@@ -83,7 +93,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connections. Idempotent; calls on their way end as they would."""
-        self._pool.close()
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.close()
 
     # Databases
 
@@ -159,22 +171,56 @@ class Client:
                 if not call.public:
                     self._ensure_signed_in(deadline)
                 token = self._core.credentials.token
-                return self._once(call, deadline)
+                value = self._once(call, deadline)
+                self._learn(deadline)
+                return value
             except JadeError as error:
                 if not again and self._core.signs_in_again(call, error, token):
                     again = True
                     continue
-                chance = int.from_bytes(os.urandom(2)) / 0xFFFF
-                pause_s = self._core.retries.pause_s(call, error, attempt, deadline - time.monotonic(), chance)
+                left_s = deadline - time.monotonic()
+                pause_s = self._core.retries.pause_s(call, error, attempt, left_s, drawn(), self._core.nodes.count)
                 if pause_s is None:
                     raise
             time.sleep(pause_s)
 
     def _once(self, call: Call[T], deadline: float) -> T:
-        answer = self._pool.exchange(
-            self._core.head(call), call.body, careful=not call.repeatable, wait_s=call.wait_s, deadline=deadline
-        )
-        return self._core.take(call, answer)
+        nodes = self._core.nodes
+        now_s = time.monotonic()
+        address = nodes.choose(now_s)
+        try:
+            answer = self._pool(address).exchange(
+                self._core.head(call, address),
+                call.body,
+                careful=not call.repeatable,
+                wait_s=call.wait_s,
+                deadline=nodes.until(call, now_s, deadline),
+                connect_s=nodes.connect_s(self._core.timeouts.connect_s),
+            )
+            nodes.answered(address, answer)
+            return self._core.take(call, answer)
+        except JadeError as error:
+            nodes.failed(address, error, time.monotonic())
+            raise
+
+    def _pool(self, address: Address) -> Pool:
+        if self._closed:
+            raise JadeError(ErrorCode.CLOSED, "The client is closed: make a new one.")
+        pool = self._pools.get(address)
+        if pool is None:  # of two threads that make one at once, one is used
+            made = Pool(address, self._tls(address), self._core.timeouts, self._core.connections_max)
+            pool = self._pools.setdefault(address, made)
+        return pool
+
+    def _learn(self, deadline: float) -> None:
+        """Ask for the nodes when an answer told that they may have changed. Who can't be asked is asked later."""
+        if self._core.nodes.wants_map(time.monotonic()):
+            with contextlib.suppress(JadeError):
+                until = min(deadline, time.monotonic() + ASK_S_MAX)
+                gone = self._core.nodes.learn(self._once(ask_for_map(), until))
+                for address in gone:
+                    if address in self._pools:
+                        self._pools[address].end_idle()
 
     def _ensure_signed_in(self, deadline: float) -> None:
         credentials = self._core.credentials
@@ -344,3 +390,8 @@ class Database:
 
 def new_request_id() -> str:
     return os.urandom(12).hex()
+
+
+def drawn() -> float:
+    """0 to 1."""
+    return int.from_bytes(os.urandom(2)) / 0xFFFF

@@ -62,7 +62,10 @@ _CHANGE_TRIES_MAX = 5
 
 
 class ClusteredView:
-    """node: this one. facts: what is known now, from memory. changes: this node's own as a master, newest first."""
+    """node: this one. facts: what is known now, from memory. changes: this node's own as a master, newest first.
+
+    map_version: of the newest map known, where that is cheaper to ask than all facts.
+    """
 
     is_cluster = True
 
@@ -74,6 +77,7 @@ class ClusteredView:
         clock: Clock,
         performance: Callable[[], Performance],
         changes: Callable[[], Sequence[MadeChange]] = tuple,
+        map_version: Callable[[], int] | None = None,
     ) -> None:
         self._node = node
         self._facts = facts
@@ -81,6 +85,7 @@ class ClusteredView:
         self._clock = clock
         self._performance = performance
         self._changes = changes
+        self.map_version = map_version or (lambda: facts().map.version)
         self._closing = threading.Event()
 
     def close(self) -> None:

@@ -151,6 +151,9 @@ class SingleNodeView:
             shards=sum(entry.handle.config.shards for entry in entries),
         )
 
+    def map_version(self) -> int:
+        return 0
+
     def client_map(self) -> ClientMap:
         return ClientMap(is_cluster=False, cluster_id=CLUSTER_ID, version=0, term=0, master=NODE_ID, nodes=[])
 

@@ -227,6 +227,10 @@ class ClusterView(Protocol):
 
     def metrics(self) -> MetricsAnswer: ...
 
+    def map_version(self) -> int:
+        """Cheap: every answer carries it."""
+        ...
+
     def client_map(self) -> ClientMap:
         """Cheap: it is asked for in the event loop."""
         ...

@@ -55,6 +55,7 @@ class Application:
         self._settings = services.settings
         self._threads = ThreadPoolExecutor(services.settings.server.threads, thread_name_prefix="jade-request")
         self._waiting = 0
+        self._cluster = getattr(services, "cluster_view", None)  # a reading process has none
         self._perimeter = Perimeter(services.settings)
         self._tracing = services.telemetry.tracing
         services.telemetry.watch_in_flight("rest", lambda: self._waiting)
@@ -179,6 +180,8 @@ class Application:
 
     def _finished(self, answer: Response, request: Request, matched: Matched | None) -> Response:
         extra = [("x-request-id", request.request_id)]
+        if self._cluster is not None and self._cluster.is_cluster:
+            extra.append(("x-jade-map", str(self._cluster.map_version())))  # clients that know an older one ask for it
         if request.ignored_fields:
             extra.append(("x-ignored-fields", _header_text(",".join(request.ignored_fields))))
         extra += self._perimeter.cors_headers(request)

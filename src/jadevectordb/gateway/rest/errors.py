@@ -66,6 +66,8 @@ def error_response(error: JadeError, request_id: str = "") -> Response:
     if status >= 500:
         logger.warning("%s (request %s)", error, request_id)
         message = _GENERAL.get(error.code, without_digits(error.message))
+        if error.details.get("undecided"):
+            details = {"undecided": True}  # it may have been done: only what can be done twice may be tried again
     elif status == 429:
         message = without_digits(error.message)
     else:
