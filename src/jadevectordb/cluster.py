@@ -42,6 +42,7 @@ from jadevectordb.gateway.cluster.store import ClusterStore
 from jadevectordb.gateway.cluster.view import MadeChange
 from jadevectordb.gateway.rest.http import iso
 from jadevectordb.gateway.service.performance import Performance
+from jadevectordb.gateway.service.system_usage import SystemUsage
 from jadevectordb.model.database import CATALOG_NAME
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import Sequence, ShardId
@@ -49,6 +50,7 @@ from jadevectordb.node import membership
 from jadevectordb.node.agent import Agent
 from jadevectordb.node.hosted_shard import HostingWorld
 from jadevectordb.node.hosting import Hosting, active_peers
+from jadevectordb.node.shared_compute import SharedCompute
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import Record
 from jadevectordb.settings import cluster as cluster_settings
@@ -183,6 +185,7 @@ class ClusterNode:
         self.incarnation = secrets.token_hex(6)
         self._closers = contextlib.ExitStack()
         self._performance: Callable[[], Performance] | None = None
+        self._usage: Callable[[], SystemUsage] | None = None
         try:
             self._base = Foundation(settings, clock)
             self._closers.callback(self._base.close)
@@ -211,10 +214,13 @@ class ClusterNode:
         self._closers.callback(loop.close)
         self.transport = FramedTransport(identity, self.clock, tls=base.tls, loop=loop)
         self._closers.callback(self.transport.close)
+        builders = {lane: SharedCompute(ChildProcess()) for lane in Lane}
+        for shared in builders.values():
+            self._closers.callback(shared.close)
         world = HostingWorld(
             clock=self.clock,
             open_log=base.open_log,
-            make_compute=lambda: {lane: ChildProcess() for lane in Lane},
+            make_compute=lambda: {lane: shared.share() for lane, shared in builders.items()},
             write_atomically=write_file_atomically,
             transport=self.transport,
             peers=lambda database, shard: active_peers(self.mirror, self.node, database, shard),
@@ -235,6 +241,7 @@ class ClusterNode:
         self.agent = Agent(
             self.node, self.incarnation, self.metadata, self.hosting, self.clock,
             write_atomically=write_file_atomically, displaced=self._on_displaced, troubles=self._troubles,
+            figures=self._figures,
         )  # fmt: skip
 
     def _open_control(self) -> None:
@@ -288,13 +295,28 @@ class ClusterNode:
 
     # What people are told
 
-    def measured_by(self, performance: Callable[[], Performance]) -> None:
-        """What this node's searches take comes from here."""
-        self._performance = performance
+    def measured_by(self, performance: Callable[[], Performance], usage: Callable[[], SystemUsage]) -> None:
+        """What this node measures of itself comes from here."""
+        self._performance, self._usage = performance, usage
 
     def _measured(self) -> Performance:
         assert self._performance is not None, "told before anyone can ask"
         return self._performance()
+
+    def _figures(self) -> dict[str, float]:
+        if self._performance is None or self._usage is None:
+            return {}
+        searches, usage = self._performance(), self._usage()
+        known = {
+            "cpu_percent": usage.cpu_percent,
+            "memory_percent": usage.memory_percent,
+            "disk_percent": usage.disk_percent,
+            "queries_per_second": searches.queries_per_second,
+            "latency_p50_ms": searches.latency_p50_ms,
+            "latency_p95_ms": searches.latency_p95_ms,
+            "latency_p99_ms": searches.latency_p99_ms,
+        }
+        return {name: value for name, value in known.items() if value is not None}
 
     def _facts(self) -> ClusterFacts:
         observed, lease = self._observed.observe(), self.elector.leader()
@@ -317,12 +339,14 @@ class ClusterNode:
         logger.error("another process runs as node %s: this one stops taking part; stop one of them", self.node)
 
     def _troubles(self) -> tuple[str, ...]:
+        """What else is wrong on this node; brief, as heartbeats wait for it."""
         found = []
-        nats = self._base.nats
-        if nats is not None:
-            health = nats.quick_health() if hasattr(nats, "quick_health") else None
-            if health:
-                found.append(health)
+        nats, connection = self._base.nats, self._base.connection.state
+        if nats is not None and (wrong := nats.trouble):
+            found.append(f"nats-server: {wrong}")
+        if not connection.connected:
+            found.append(f"no connection to the cluster's log: {connection.refusal or 'none of its servers answers'}")
+        found += self._observed.troubles.values()
         return tuple(found)
 
     def watch_credentials(self, forget: Callable[[], None]) -> None:

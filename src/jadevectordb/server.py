@@ -168,7 +168,7 @@ class Server:
         catalog.on_drop += [analytics.forget, rerank.forget, bm25.forget, lifecycle.forget]
         if self.cluster is not None:
             self.cluster.watch_credentials(access.gatekeeper.forget)
-            self.cluster.measured_by(telemetry.performance)
+            self.cluster.measured_by(telemetry.performance, telemetry.system_usage)
         access.start()
         telemetry.start()
         return Services(

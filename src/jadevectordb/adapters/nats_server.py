@@ -120,6 +120,12 @@ class NatsServer:
                     details={"server": self.config.name, "state": str(health.state)},
                 )
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not run, "" when it does; asks nobody."""
+        with self._lock:
+            return "" if self._state is ServerState.RUNNING else f"{self._state}: {self._reason}"
+
     def health(self) -> ServerHealth:
         """What it is and what it says at this moment; asks the server, so it may take up to two seconds."""
         with self._lock:
