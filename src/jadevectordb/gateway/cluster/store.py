@@ -383,6 +383,8 @@ class ClusterStore:
         for outbox in outboxes:
             outbox.wait_published(max(0.0, until_s - self._clock.monotonic_s()))
             outbox.close()
+        for tell in list(self.on_change):
+            tell()
 
     def __repr__(self) -> str:
         return f"<ClusterStore of node {self.fan_out.node!r}{' closed' if self._closed else ''}>"

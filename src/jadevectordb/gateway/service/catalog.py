@@ -2,6 +2,8 @@
 
 The engine knows a database by its id. Names need not be unique: the id is the identity. Databases whose engine name begins
 with an underscore are the server's own and are not shown. Records live in the metadata store, changed by compare-and-set.
+
+In a cluster that store is shared, and other nodes create, change and drop databases too: a thread follows them.
 """
 
 from __future__ import annotations
@@ -15,123 +17,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jadevectordb.gateway.access.operations import Operation, is_visible
+from jadevectordb.gateway.access.operations import is_visible
 from jadevectordb.gateway.access.principals import Principal
-from jadevectordb.gateway.service.handles import AnyDatabase, AnyStore
+from jadevectordb.gateway.cluster.store import ClusterStore
+from jadevectordb.gateway.service.directory import Check, DatabaseRecord, Directory, Entry, unknown
+from jadevectordb.gateway.service.handles import AnyStore
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
-from jadevectordb.ports.metadata_store import MetadataStore
+from jadevectordb.ports.metadata_store import MetadataStore, Record, Watch
 
 logger = logging.getLogger("jadevectordb.catalog")
 _PREFIX = "database/"
 NAME_LENGTH_MAX = 255
 DESCRIPTION_LENGTH_MAX = 1000
 _DAMAGE = frozenset({ErrorCode.CORRUPT, ErrorCode.FORMAT_TOO_NEW, ErrorCode.LOG_TRUNCATED})
+_RETRY_S = 1.0  # before other nodes' changes are looked for again, when the metadata store could not be asked
 GRANT_RIGHTS = ("read", "write", "admin")
 _T = TypeVar("_T")
-Check = Callable[[Operation, Principal, "DatabaseRecord | None"], None]
-
-
-class DatabaseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server knows of a database beyond the engine. owner: a user id, "" = nobody (admins only).
-
-    grants: user id -> read, write or admin. index_type: as the client asked for it. properties: what clients sent along
-    (sharding, replication, ...), kept and given back.
-    """
-
-    id: str
-    name: str
-    description: str = ""
-    owner: str = ""
-    grants: dict[str, str] = {}
-    created_ms: int = 0
-    updated_ms: int = 0
-    index_type: str = ""
-    properties: dict[str, Any] = {}
-
-
-class Entry:
-    """A database as handlers use it: its record and the engine's handle."""
-
-    __slots__ = ("handle", "record", "revision")
-
-    def __init__(self, record: DatabaseRecord, handle: AnyDatabase, revision: int) -> None:
-        self.record = record
-        self.handle = handle
-        self.revision = revision
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-
-class Directory:
-    """Which databases there are, and finding one of them for somebody.
-
-    check: the pure decision whether a principal may do an operation on a database; see `access.operations`.
-    """
-
-    def __init__(self, check: Check) -> None:
-        self._check = check
-        self._entries: dict[str, Entry] = {}  # by id; replaced when it changes, never edited
-        self._named: dict[str, list[Entry]] = {}  # by name
-        self._damaged: dict[str, tuple[DatabaseRecord, JadeError]] = {}  # by id: those that can't be opened, and why
-
-    def _publish(self, entries: dict[str, Entry]) -> None:
-        named: dict[str, list[Entry]] = {}
-        for entry in entries.values():
-            named.setdefault(entry.record.name, []).append(entry)
-        self._entries, self._named = entries, named
-
-    # Reading
-
-    def resolve(self, text: str, principal: Principal, operation: Operation) -> Entry:
-        """By id, or by a name that only one visible database has. Raises what the check raises, or UNKNOWN_DATABASE."""
-        self._check(operation, principal, None)  # who is not signed in does not learn which databases exist
-        entry = self._entries.get(text)
-        if entry is not None:
-            self._check(operation, principal, entry.record)
-            return entry
-        named = [e for e in self._named.get(text, ()) if is_visible(principal, e.record)]
-        if not named:
-            self._refuse_damaged(text, principal, operation)
-        if len(named) != 1:
-            raise _unknown(text, len(named))
-        self._check(operation, principal, named[0].record)
-        return named[0]
-
-    def _refuse_damaged(self, text: str, principal: Principal, operation: Operation) -> None:
-        for record, error in self._damaged.values():
-            if text == record.id or (text == record.name and is_visible(principal, record)):
-                self._check(operation, principal, record)
-                raise JadeError(error.code, error.message, details=error.details)
-
-    def damaged(self) -> list[tuple[DatabaseRecord, JadeError]]:
-        """Databases that could not be opened when the server started, and why."""
-        return list(self._damaged.values())
-
-    def peek(self, text: str) -> Entry | None:
-        """By id, or by a name that only one database has, whoever asks: for guessing what a request will cost."""
-        entry = self._entries.get(text)
-        if entry is None:
-            named = self._named.get(text, ())
-            entry = named[0] if len(named) == 1 else None
-        return entry
-
-    def visible(self, principal: Principal) -> list[Entry]:
-        """Those the principal may see, oldest first."""
-        mine = [e for e in self._entries.values() if is_visible(principal, e.record)]
-        return sorted(mine, key=lambda e: (e.record.created_ms, e.id))
-
-    def every(self) -> list[Entry]:
-        return list(self._entries.values())
-
-    def find(self, database_id: str) -> Entry | None:
-        return self._entries.get(database_id)
-
-    def explain(self, error: JadeError, entry: Entry | None) -> JadeError:
-        """What an operation on a database that failed should say."""
-        return error
+__all__ = ["Catalog", "Check", "DatabaseRecord", "Directory", "Entry", "check_name", "has_control"]
 
 
 class Catalog(Directory):
@@ -143,9 +46,13 @@ class Catalog(Directory):
         self._metadata = metadata
         self._clock = clock
         self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
+        self._is_shared = isinstance(store, ClusterStore)
         self.on_publish: Callable[[], None] = lambda: None  # called after a change, before anyone is told of it
         self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
-        self._load()
+        if isinstance(store, ClusterStore):
+            self._follow(store)
+        else:
+            self._load()
 
     def _load(self) -> None:
         records = self._metadata.list(_PREFIX)
@@ -176,6 +83,70 @@ class Catalog(Directory):
     def _publish(self, entries: dict[str, Entry]) -> None:
         super()._publish(entries)
         self.on_publish()
+
+    # Following other nodes
+
+    def _follow(self, store: ClusterStore) -> None:
+        """Have the databases as the cluster has them, now and from now on, until the store is closed."""
+        changed = threading.Event()
+        store.on_change.append(changed.set)
+        watch = self._metadata.watch(_PREFIX, lambda _key, _record: changed.set())
+        try:
+            self._catch_up()
+        except BaseException:
+            watch.close()
+            raise
+        follower = threading.Thread(target=self._keep_up, args=(changed, watch), name="jade-catalog", daemon=True)
+        follower.start()
+
+    def _keep_up(self, changed: threading.Event, watch: Watch) -> None:
+        wait_s: float | None = None
+        with contextlib.closing(watch):
+            while True:
+                changed.wait(wait_s)
+                changed.clear()
+                try:
+                    gone = self._catch_up()
+                except JadeError as error:
+                    if error.code is ErrorCode.CLOSED:
+                        return
+                    logger.warning("what other nodes changed of the databases is not known here yet: %s", error)
+                    wait_s = _RETRY_S
+                    continue
+                wait_s = None
+                for database_id in gone:
+                    self._tell_dropped(database_id)
+
+    def _catch_up(self) -> list[str]:
+        """Hold what there is now; ids of those that went. Raises UNAVAILABLE, CLOSED."""
+        with self._lock:
+            records = self._metadata.list(_PREFIX)
+            # A record whose database is not there belongs to one that is being created or dropped at this moment
+            entries = {name: self._entry_of(name, records) for name in self._store.databases() if name[:1] != "_"}
+            kept = {name: entry for name, entry in entries.items() if entry is not None}
+            gone = [name for name in self._entries if name not in kept]
+            if kept != self._entries:
+                self._publish(kept)
+            return gone
+
+    def _entry_of(self, name: str, records: Mapping[str, Record]) -> Entry | None:
+        """The entry held already when nothing of it has changed; None when the database went while it was looked at."""
+        try:
+            handle = self._store.database(name)
+        except JadeError as error:
+            if error.code is not ErrorCode.UNKNOWN_DATABASE:
+                raise
+            return None
+        stored, known = records.get(_PREFIX + name), self._entries.get(name)
+        revision = 0 if stored is None else stored.revision
+        if known is not None and known.handle is handle and known.revision == revision:
+            return known
+        if stored is None:
+            created = handle.config.created_ms
+            record = DatabaseRecord(id=name, name=name, created_ms=created, updated_ms=created)
+        else:
+            record = msgspec.json.decode(stored.value, type=DatabaseRecord)
+        return Entry(record, handle, revision)
 
     # Changing
 
@@ -223,7 +194,25 @@ class Catalog(Directory):
             made = self._create(
                 dimension, options, name=name, description=description, owner=principal.user_id, index_type=index_type
             )
+            if self._is_shared:
+                self._settle_name(made)
             return made, True
+
+    def _settle_name(self, made: Entry) -> None:
+        """Another node may have given the name to a database at the same moment: the older one keeps it. The lock is held."""
+        records = [msgspec.json.decode(r.value, type=DatabaseRecord) for r in self._metadata.list(_PREFIX).values()]
+        mine, there = made.record, set(self._store.databases())
+        if any(
+            one.name == mine.name and (one.created_ms, one.id) < (mine.created_ms, mine.id)
+            for one in records
+            if one.id in there
+        ):
+            self._drop(made)
+            raise JadeError(
+                ErrorCode.ALREADY_EXISTS,
+                f"A database named {mine.name!r} was created by another node at this moment: choose another name.",
+                details={"name": mine.name},
+            )
 
     def _existing(self, name: str, principal: Principal, wanted: Mapping[str, Any]) -> Entry | None:
         """The visible database of this name. Raises ALREADY_EXISTS when it is not as wanted, or not the only one."""
@@ -304,7 +293,7 @@ class Catalog(Directory):
     def _held(self, database_id: str) -> Entry:
         entry = self._entries.get(database_id)
         if entry is None:
-            raise _unknown(database_id, 0)
+            raise unknown(database_id, 0)
         return entry
 
     def _changed(self, record: DatabaseRecord, changes: dict[str, Any], unique: bool) -> DatabaseRecord:
@@ -318,18 +307,24 @@ class Catalog(Directory):
     def drop(self, database_id: str) -> None:
         """Delete the database and its data."""
         with self._lock:
-            entry = self._held(database_id)
-            self._publish({name: e for name, e in self._entries.items() if name != database_id})
-            try:
-                self._store.drop_database(database_id)
-            except BaseException:  # a full disk: it stays, and goes on being served
-                self._publish({**self._entries, database_id: entry})
-                self._refresh(entry)
-                raise
-            stored = self._metadata.get(_PREFIX + database_id)
-            if stored is not None:
-                self._metadata.compare_and_set(_PREFIX + database_id, None, stored.revision)
-        for told in self.on_drop:
+            self._drop(self._held(database_id))
+        self._tell_dropped(database_id)
+
+    def _drop(self, entry: Entry) -> None:
+        """The lock is held."""
+        self._publish({name: e for name, e in self._entries.items() if name != entry.id})
+        try:
+            self._store.drop_database(entry.id)
+        except BaseException:  # a full disk: it stays, and goes on being served
+            self._publish({**self._entries, entry.id: entry})
+            self._refresh(entry)
+            raise
+        stored = self._metadata.get(_PREFIX + entry.id)
+        if stored is not None:
+            self._metadata.compare_and_set(_PREFIX + entry.id, None, stored.revision)
+
+    def _tell_dropped(self, database_id: str) -> None:
+        for told in list(self.on_drop):
             told(database_id)
 
     # Under way
@@ -341,7 +336,7 @@ class Catalog(Directory):
         with self._lock:
             current = self._entries.get(entry.id)
             if current is None:
-                return _unknown(entry.record.name, 0)
+                return unknown(entry.record.name, 0)
             try:
                 self._refresh(current)
             except JadeError as trouble:  # the server stops, or the disk does not let it be opened
@@ -388,11 +383,3 @@ def check_name(name: str, description: str) -> None:
 
 def has_control(text: Iterable[str]) -> bool:
     return any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) <= 0xDFFF for c in text)
-
-
-def _unknown(text: str, found: int) -> JadeError:
-    if found > 1:
-        message = f"Database not found: {found} databases are named {text!r:.200}; use the id of the one you mean."
-    else:
-        message = f"Database not found: {text!r:.200}. GET /v1/databases lists those you may see."
-    return JadeError(ErrorCode.UNKNOWN_DATABASE, message)
