@@ -4,11 +4,11 @@
 reasons; deciding again on what results changes nothing until something is seen to have changed. What it never does: take a replica
 away, or let one go, that leaves a shard with fewer active replicas on living nodes than it shall have or has.
 
-    1 what was created or dropped is followed           5 replicas that are too many, lost or draining retire ...
-    2 what nodes report becomes the map's state         6 ... only when as many as wanted serve without them,
-    3 new databases are placed                            and leave the map when their node has let go of them
-    4 shards with too few replicas get one              7 one replica a database moves to even out nodes and zones
-                                                        8 primaries move off dead nodes, and are spread
+    1 what was created, altered or dropped is followed    5 shards with too few replicas get more
+    2 what nodes report becomes the map's state           6 replicas that are too many, lost or draining retire, but only
+    3 retired replicas leave the map when                   when as many as shall be serve without them
+      their node has let go of them                       7 one replica a database moves to even out zones and nodes
+    4 new databases are placed                            8 primaries move off nodes that do not serve, and are spread
 
 What "serves", "lost", "kept" and "whole" mean is said in `control.scene`.
 """
@@ -76,27 +76,36 @@ def _follow_placed(scene: Scene) -> Iterator[Change]:
 def _follow_reports(scene: Scene) -> Iterator[Change]:
     """ASSIGNED becomes ACTIVE when its node says so, and ACTIVE becomes ASSIGNED when it does not serve any more.
 
-    The last one that serves stays ACTIVE while its node works on it (it waits, or answers from what it has), but not when
-    it is known to hold nothing. A retiring one is called back when nothing else serves.
+    The last one that answers stays ACTIVE while its node works on it (it waits, or answers from what it has), but not when
+    it is known to hold nothing. A retiring one is called back when no other answers.
     """
     for record, shard in scene.shards():
-        for replica in shard.replicas:
-            said = scene.report(record.id, shard.number, replica)
-            state = _state_after(scene, scene.databases[record.id].shards[shard.number], replica, said)
+        said = {r.node: scene.report(record.id, shard.number, r) for r in shard.replicas}
+        for replica in sorted(shard.replicas, key=lambda r: (_turn(r, said[r.node]), r.node)):
+            current = scene.databases[record.id].shards[shard.number]
+            state = _state_after(scene, current, replica, said[replica.node])
             if state is not replica.state:
-                current = scene.databases[record.id].shards[shard.number]
-                reason = f"{replica.node} {'is' if state is _S.ACTIVE else 'was'} active ({said})"
+                reason = (
+                    f"{replica.node} {'is' if state is _S.ACTIVE else 'is no longer'} active ({said[replica.node]})"
+                )
                 yield scene.edit(record.id, _with_state(current, replica.node, state), reason)
 
 
+def _turn(replica: ReplicaRecord, said: ReplicaState | None) -> int:
+    """Who becomes active comes first, then who holds nothing: so the last that can serve is known when it is its turn."""
+    if replica.state is _S.RETIRING:
+        return 3
+    return 0 if replica.state is _S.ASSIGNED else 1 if said in (_S.FAILED, _S.GONE) else 2
+
+
 def _state_after(scene: Scene, shard: ShardRecord, replica: ReplicaRecord, said: ReplicaState | None) -> ReplicaState:
-    others_serve = any(scene.serves(r) for r in shard.replicas if r.node != replica.node)
+    others_answer = any(scene.answers(r) for r in shard.replicas if r.node != replica.node)
     match replica.state:
         case _S.ASSIGNED if said is _S.ACTIVE:
             return _S.ACTIVE
-        case _S.ACTIVE if said in (_S.FAILED, _S.GONE) or (said in _NOT_YET and others_serve):
+        case _S.ACTIVE if said in (_S.FAILED, _S.GONE) or (said in _NOT_YET and others_answer):
             return _S.ASSIGNED
-        case _S.RETIRING if said in (_S.ACTIVE, _S.RETIRING) and not others_serve:
+        case _S.RETIRING if said in (_S.ACTIVE, _S.RETIRING) and not others_answer:
             return _S.ACTIVE
         case _:
             return replica.state
@@ -159,24 +168,31 @@ def _retire(scene: Scene) -> Iterator[Change]:
         for replica in shard.replicas:
             if replica.state is _S.RETIRING or replica in kept:
                 continue
-            if sum(map(scene.serves, kept)) >= record.replication:
-                why = "is draining" if scene.draining(replica) else "is lost"
-                current = scene.databases[record.id].shards[shard.number]
-                yield scene.edit(
-                    record.id, _with_state(current, replica.node, _S.RETIRING), f"{replica.node} {why}, retires"
-                )
+            if scene.count_serving(record.id, shard.number, kept) >= record.replication:
+                yield _send_off(scene, record.id, shard.number, replica, _why_not_kept(scene, replica))
         while len(kept) > record.replication:
-            replica = scene.surplus(kept, loads)
+            replica = scene.surplus(record.id, shard.number, kept, loads)
             kept = [r for r in kept if r is not replica]
-            if sum(map(scene.serves, kept)) < record.replication:
+            if scene.count_serving(record.id, shard.number, kept) < record.replication:
                 break
             loads[replica.node] -= 1
-            current = scene.databases[record.id].shards[shard.number]
-            yield scene.edit(
-                record.id,
-                _with_state(current, replica.node, _S.RETIRING),
-                f"{replica.node} retires: there are more than {record.replication}",
-            )
+            yield _send_off(scene, record.id, shard.number, replica, f"is one more than {record.replication}")
+
+
+def _why_not_kept(scene: Scene, replica: ReplicaRecord) -> str:
+    if scene.draining(replica):
+        return "is draining"
+    return "has failed" if scene.observed.is_up(replica.node) else "has been away for too long"
+
+
+def _send_off(scene: Scene, database: str, number: int, replica: ReplicaRecord, why: str) -> Change:
+    """A living node is told to let go; of one that is away there is nothing to wait for."""
+    shard = _with_no_move_from(scene.databases[database].shards[number], replica.node)
+    if scene.observed.is_up(replica.node):
+        return scene.edit(
+            database, _with_state(shard, replica.node, _S.RETIRING), f"the replica on {replica.node} retires: it {why}"
+        )
+    return scene.edit(database, _without(shard, replica.node), f"{replica.node} has no replica any more: it {why}")
 
 
 def _let_go(scene: Scene) -> Iterator[Change]:
@@ -187,8 +203,8 @@ def _let_go(scene: Scene) -> Iterator[Change]:
                 continue
             said = scene.report(record.id, shard.number, replica)
             current = scene.databases[record.id].shards[shard.number]
-            away = not scene.observed.is_up(replica.node) and any(map(scene.serves, current.replicas))
-            if said is _S.GONE or away:
+            away = not scene.observed.is_up(replica.node)
+            if said is _S.GONE or (away and scene.count_serving(record.id, shard.number, current.replicas)):
                 yield scene.edit(record.id, _without(current, replica.node), f"{replica.node} has let go")
 
 
@@ -204,7 +220,7 @@ def _even_out(scene: Scene) -> Iterator[Change]:
             shard, source, target, why = move
             loads[source] -= 1
             loads[target] += 1
-            more = ReplicaRecord(target, since=scene.observed.map.version + 1)
+            more = ReplicaRecord(target, since=scene.observed.map.version + 1, replaces=source)
             yield scene.edit(name, _with_replica(shard, more), f"moves from {source} to {target}: {why}")
 
 
@@ -243,6 +259,7 @@ def _choose_primaries(scene: Scene) -> Iterator[Change]:
         if not able:
             primary = shard.on(shard.primary)
             if shard.primary and (primary is None or primary.state is _S.ASSIGNED):
+                counts[shard.primary] -= 1
                 reason = f"no primary: {shard.primary} does not serve, nor does another"
                 yield scene.edit(record.id, msgspec.structs.replace(shard, primary=""), reason)
             continue
@@ -273,20 +290,20 @@ def _spread_primaries(scene: Scene, counts: Counter[str]) -> Iterator[Change]:
 
 
 def _able(scene: Scene, record: DatabaseRecord, shard: ShardRecord) -> list[str]:
-    """Nodes whose replica may be primary: those that serve and stay; else those that serve at all."""
-    serving = [r for r in shard.replicas if scene.serves(r)]
-    staying = [r.node for r in serving if not scene.draining(r)]
+    """Nodes whose replica may be primary: those that answer and stay; else those that answer at all."""
+    answering = [r for r in shard.replicas if scene.answers(r)]
+    staying = [r.node for r in answering if not scene.draining(r)]
     retiring = [r.node for r in shard.replicas if r.state is _S.RETIRING and scene.observed.is_up(r.node)]
-    return staying or [r.node for r in serving] or retiring
+    return staying or [r.node for r in answering] or retiring
 
 
 _RULES: Final[tuple[Callable[[Scene], Iterable[Change]], ...]] = (
     _follow_placed,
     _follow_reports,
+    _let_go,
     _place_new,
     _fill,
     _retire,
-    _let_go,
     _even_out,
     _choose_primaries,
 )
@@ -300,6 +317,11 @@ def _with_replica(shard: ShardRecord, replica: ReplicaRecord) -> ShardRecord:
 def _without(shard: ShardRecord, node: str) -> ShardRecord:
     primary = "" if shard.primary == node else shard.primary
     return msgspec.structs.replace(shard, replicas=tuple(r for r in shard.replicas if r.node != node), primary=primary)
+
+
+def _with_no_move_from(shard: ShardRecord, node: str) -> ShardRecord:
+    replicas = (msgspec.structs.replace(r, replaces="") if r.replaces == node else r for r in shard.replicas)
+    return msgspec.structs.replace(shard, replicas=tuple(replicas))
 
 
 def _with_state(shard: ShardRecord, node: str, state: ReplicaState) -> ShardRecord:

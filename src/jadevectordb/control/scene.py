@@ -1,8 +1,9 @@
 """What the rules of placement ask of the picture of a cluster: which replicas serve, are lost, are kept; how full nodes and zones are.
 
-The words, as `control.placement` uses them: a replica *serves* when it is active on a living node; it is *lost* when its node has
-been dead for `replace_after_s` or is unknown, or when it failed; it is *kept* when it is not retiring, lost, or on a draining
-node; a shard is *whole* when just as many are kept as shall be, and all of them serve.
+The words, as `control.placement` uses them: a replica *answers* when the map calls it active and its node lives, and it *serves*
+when its node confirms that; it is *lost* when its node has been dead for `replace_after_s` or is unknown, or when it failed; it is
+*kept* when it is not retiring, lost, or on a draining node; a shard is *whole* when just as many are kept as shall be, and all
+of them serve. Readers are sent to who answers; nothing is taken away unless enough others serve.
 """
 
 from __future__ import annotations
@@ -64,8 +65,14 @@ class Scene:
     def report(self, database: str, shard: int, replica: ReplicaRecord) -> ReplicaState | None:
         return self.observed.reported(self.reports, database, shard, replica)
 
-    def serves(self, replica: ReplicaRecord) -> bool:
+    def answers(self, replica: ReplicaRecord) -> bool:
         return replica.state is _S.ACTIVE and self.observed.is_up(replica.node)
+
+    def serves(self, database: str, shard: int, replica: ReplicaRecord) -> bool:
+        return replica.state is _S.ACTIVE and self.report(database, shard, replica) is _S.ACTIVE
+
+    def count_serving(self, database: str, shard: int, replicas: Iterable[ReplicaRecord]) -> int:
+        return sum(self.serves(database, shard, replica) for replica in replicas)
 
     def failed(self, database: str, shard: int, replica: ReplicaRecord) -> bool:
         return replica.state is not _S.ACTIVE and self.report(database, shard, replica) is _S.FAILED
@@ -87,7 +94,8 @@ class Scene:
 
     def whole(self, record: DatabaseRecord, shard: ShardRecord) -> bool:
         kept = self.kept(record.id, shard)
-        return len(kept) == len(shard.replicas) == record.replication and all(map(self.serves, kept))
+        serving = self.count_serving(record.id, shard.number, kept)
+        return len(shard.replicas) == len(kept) == serving == record.replication
 
     # Nodes
 
@@ -104,7 +112,7 @@ class Scene:
         for record, shard in self.shards():
             kept = self.kept(record.id, shard)
             if len(kept) > record.replication:
-                loads[self.surplus(kept, loads).node] -= 1
+                loads[self.surplus(record.id, shard.number, kept, loads).node] -= 1
         return loads
 
     def zone(self, node: str) -> str:
@@ -131,18 +139,22 @@ class Scene:
     def database_loads(self, record: DatabaseRecord) -> Counter[str]:
         return Counter(r.node for shard in record.shards for r in self.kept(record.id, shard))
 
-    def surplus(self, kept: Sequence[ReplicaRecord], loads: Mapping[str, int]) -> ReplicaRecord:
-        """Which of too many replicas goes: one that does not serve; else the one whose going leaves zones and nodes most even."""
+    def surplus(
+        self, database: str, shard: int, kept: Sequence[ReplicaRecord], loads: Mapping[str, int]
+    ) -> ReplicaRecord:
+        """Which of too many replicas shall go: the source of a move; else one that does not serve; else the one whose going leaves
+
+        zones, then nodes, most even.
+        """
+        for moved in kept:
+            source = next((r for r in kept if r.node == moved.replaces), None)
+            if source is not None:
+                return source
 
         def cost(replica: ReplicaRecord) -> tuple[bool, int, int, int, str]:
             others = [r.node for r in kept if r is not replica]
+            serves = self.serves(database, shard, replica)
             # Of equals the newest goes: what was placed last has served least
-            return (
-                self.serves(replica),
-                self.crowding(others),
-                -loads.get(replica.node, 0),
-                -replica.since,
-                replica.node,
-            )
+            return serves, self.crowding(others), -loads.get(replica.node, 0), -replica.since, replica.node
 
         return min(kept, key=cost)

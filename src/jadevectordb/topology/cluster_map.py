@@ -29,11 +29,13 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     """since: the map version that placed it here.
 
     A node's reports count once it has acted upon that version: what it said before is about an earlier replica of the shard.
+    replaces: the node whose replica retires when this one is active, of a move; "" of all others.
     """
 
     node: str
     state: ReplicaState = ReplicaState.ASSIGNED
     since: int = 0
+    replaces: str = ""
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
