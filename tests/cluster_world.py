@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from hosting_world import WAIT_S, Node, Nodes, wait_until
 from jadevectordb.adapters.jetstream_log import JetStreamLog
 from jadevectordb.adapters.local_log import LocalLog
 from jadevectordb.adapters.nats_connection import NatsConnection
@@ -22,6 +21,7 @@ from jadevectordb.control.mirror import ClusterMirror as ControlMirror
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.store import ClusterStore
 from jadevectordb.topology.cluster_map import NODE_PREFIX, NodeRecord
+from tests.hosting_world import WAIT_S, Node, Nodes, wait_until
 
 __all__ = ["WAIT_S", "Cluster", "Folders", "Gateway", "wait_until"]
 

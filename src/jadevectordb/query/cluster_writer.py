@@ -419,7 +419,8 @@ def _failed(result: WriteResult, several: bool) -> JadeError:
     ids = [name for failure in result.failures for name in failure.ids]
     undecided = any(failure.error.details.get("undecided") for failure in result.failures)
     if result.sequences:
-        says = f"The request was done in part: {result.count} vectors were written, {len(ids)} failed. {first.message}"
+        why = first.message.replace("nothing was written", "nothing of its shard's part was written")
+        says = f"The request was done in part: {result.count} vectors were written, {len(ids)} failed. {why}"
     else:
         says = first.message
     return JadeError(
