@@ -4,7 +4,10 @@
 
 start      seconds from nothing to serving
 writes     QUORUM writes in batches of 1000 x 128, three replicas: vectors/s, CPU per vector and node; EVENTUAL: lag under the same load
-search     over 4 shards: gateway CPU a search beyond what the shards' own search takes
+search     over 4 shards through a node that holds replicas: latency, CPU by node
+gateway    4 shards on 3 nodes through a node that holds none: its CPU a search is what a gateway costs
+workers    1, 2, 3 and 5 workers at the same data each: CPU a query and worker
+million    1,000,000 x 128 in 4 shards: latency through a gateway over a network interface, recall
 failover   a new master after kill -9; longest gap of writes and reads; the same for a planned stop
 restart    kill -9 of all nodes, seconds until they serve, everything acknowledged there
 """
@@ -13,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import statistics
 import tempfile
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -100,6 +105,130 @@ def measure_search(nodes: Nodes, count: int) -> None:
         f"p95 {times[int(len(times) * 0.95)] * 1e3:.2f} ms"
     )
     print("  CPU a search by node: " + ", ".join(f"{name} {us:.0f} us" for name, us in used.items()))
+
+
+def drained(nodes: Nodes, node: Node) -> None:
+    """Make it a node that holds no replicas: only a gateway."""
+    request = urllib.request.Request(f"{node.rest}/v1/cluster/nodes/{node.name}", method="DELETE")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        answer.read()
+
+
+def search_cost(
+    nodes: Nodes, gateway: Node, name: str, queries: np.ndarray, recall: float = 0.95
+) -> tuple[float, dict[str, float], list[float]]:
+    """(gateway's CPU, other nodes' CPU by name, sorted latencies): seconds a search, one at a time."""
+    with only(gateway) as client:
+        database = client.database(name)
+        for query in queries[:300]:
+            database.search(query, k=10, recall=recall, include=())
+        before = {node.name: nodes.cpu_s(node)[0] for node in nodes.all}
+        times = []
+        for query in queries:
+            began = time.perf_counter()
+            database.search(query, k=10, recall=recall, include=())
+            times.append(time.perf_counter() - began)
+        used = {node.name: (nodes.cpu_s(node)[0] - before[node.name]) / len(queries) for node in nodes.all}
+    return used.pop(gateway.name), used, sorted(times)
+
+
+def only(node: Node) -> jade.Client:
+    """A client that stays with this node."""
+    return jade.Client(node.rest, timeout=60)
+
+
+def idle_cost(nodes: Nodes, seconds: float = 5.0) -> dict[str, float]:
+    """CPU seconds a second that nodes take for being there."""
+    before = {node.name: nodes.cpu_s(node)[0] for node in nodes.all}
+    time.sleep(seconds)
+    return {node.name: (nodes.cpu_s(node)[0] - before[node.name]) / seconds for node in nodes.all}
+
+
+def measure_gateway(rows_count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = Nodes(Path(folder), 4)
+        try:
+            nodes.start()
+            gateway = nodes.all[3]
+            drained(nodes, gateway)
+            with only(nodes.all[0]) as client:
+                client.create_database("search", dimension=WIDTH, shards=4, replication=1)
+            load(nodes, "search", rows_of(rows_count))
+            with only(nodes.all[0]) as client:
+                client.database("search").wait_indexed(600)
+            idle = idle_cost(nodes)
+            own, others, times = search_cost(nodes, gateway, "search", rows_of(4000, 6)[:2000])
+        finally:
+            nodes.stop()
+    mean = sum(times) / len(times)
+    others_us = sum(us - idle[n] * mean for n, us in others.items()) * 1e6
+    own_us = (own - idle[gateway.name] * mean) * 1e6
+    print(f"4 shards of {rows_count} rows on 3 nodes through a fourth: {own_us:.0f} us CPU a search in the gateway,")
+    print(f"  {others_us:.0f} us in the three others; p50 {statistics.median(times) * 1e3:.2f} ms")
+
+
+def measure_workers(rows_each: int) -> None:
+    print(f"CPU a query and worker, {rows_each} rows each:")
+    for count in (1, 2, 3, 5):
+        with tempfile.TemporaryDirectory() as folder:
+            nodes = Nodes(Path(folder), count + 1, keepers=1 if count < 3 else 3)
+            try:
+                nodes.start()
+                gateway = nodes.all[count]
+                drained(nodes, gateway)
+                with only(nodes.all[0]) as client:
+                    client.create_database("search", dimension=WIDTH, shards=count, replication=1)
+                load(nodes, "search", rows_of(rows_each * count))
+                with only(nodes.all[0]) as client:
+                    client.database("search").wait_indexed(600)
+                idle = idle_cost(nodes)
+                own, others, times = search_cost(nodes, gateway, "search", rows_of(4000, 6)[:2000])
+            finally:
+                nodes.stop()
+        mean = sum(times) / len(times)
+        workers = [us - idle[n] * mean for n, us in others.items()]
+        print(
+            f"  {count} workers: {statistics.mean(workers) * 1e6:.0f} us ({', '.join(f'{us * 1e6:.0f}' for us in workers)}), "
+            f"gateway {(own - idle[gateway.name] * mean) * 1e6:.0f} us, p50 {statistics.median(times) * 1e3:.2f} ms"
+        )
+
+
+def interface_address() -> str:
+    """An address of this machine that is not loopback, where there is one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def measure_million(count: int) -> None:
+    rows = rows_of(count)
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = Nodes(Path(folder), 3, host=interface_address())
+        try:
+            nodes.start()
+            with only(nodes.all[0]) as client:
+                client.create_database("search", dimension=WIDTH, shards=4, replication=1)
+            seconds = load(nodes, "search", rows)
+            with only(nodes.all[0]) as client:
+                database = client.database("search")
+                database.wait_indexed(1800)
+                queries = rows_of(4000, 6)[:500]
+                found = [[hit.id for hit in database.search(query, k=10, include=())] for query in queries[:200]]
+            unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            exact = np.argpartition(-(queries[:200] @ unit.T), 10, axis=1)[:, :10]
+            recall = np.mean(
+                [len({f"v{i}" for i in row} & set(ids)) / 10 for row, ids in zip(exact, found, strict=True)]
+            )
+            _, _, times = search_cost(nodes, nodes.all[0], "search", queries)
+            host = nodes.all[0].rest
+        finally:
+            nodes.stop()
+    print(f"{count} x {WIDTH} in 4 shards through {host}: written at {count / seconds:,.0f} vectors/s")
+    p50, p95 = (times[int(len(times) * share)] * 1e3 for share in (0.5, 0.95))
+    print(f"  p50 {p50:.2f}, p95 {p95:.2f} ms at recall {recall:.3f}")
 
 
 def watch(nodes: Nodes, through: Node, action, settle_s: float) -> tuple[float, float, list[str], object]:  # type: ignore[no-untyped-def]
@@ -210,7 +339,8 @@ def measure_restart(nodes: Nodes) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, default=100_000)
-    arguments.add_argument("--only", default="writes,search,failover,restart")
+    arguments.add_argument("--only", default="writes,search,failover,restart,gateway,workers,million")
+    arguments.add_argument("--million", type=int, default=1_000_000)
     given = arguments.parse_args()
     wanted = given.only.split(",")
     print(f"{os.cpu_count()} cores shared by three nodes, three nats-servers and the clients")
@@ -228,6 +358,12 @@ def main() -> None:
                 measure_restart(nodes)
         finally:
             nodes.stop()
+    if "gateway" in wanted:
+        measure_gateway(given.rows)
+    if "workers" in wanted:
+        measure_workers(min(given.rows, 50_000))
+    if "million" in wanted:
+        measure_million(given.million)
 
 
 if __name__ == "__main__":

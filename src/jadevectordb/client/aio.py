@@ -14,7 +14,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
@@ -93,7 +93,7 @@ class AsyncClient:
         name: str,
         dimension: int,
         metric: str = "cosine",
-        shards: int = 1,
+        shards: int | None = None,
         index: str = "AUTO",
         schema: Schema | Mapping[str, Any] | None = None,
         *,
@@ -101,11 +101,15 @@ class AsyncClient:
         text_language: str = "english",
         description: str = "",
         exist_ok: bool = False,
+        replication: int | None = None,
+        sharding: str | None = None,
+        bounds: Sequence[str] | None = None,
     ) -> AsyncDatabase:
         """Make a database; see `Client.create_database`."""
         call = server_calls.create_database(
             name, dimension, metric, shards, index, schema,
             strict=strict, text_language=text_language, description=description, exist_ok=exist_ok,
+            replication=replication, sharding=sharding, bounds=bounds,
         )  # fmt: skip
         return AsyncDatabase(self, await self.run(call))
 

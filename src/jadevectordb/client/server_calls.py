@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,7 +28,7 @@ def create_database(
     name: str,
     dimension: int,
     metric: str,
-    shards: int,
+    shards: int | None,
     index: str,
     schema: Schema | Mapping[str, Any] | None,
     *,
@@ -36,8 +36,11 @@ def create_database(
     text_language: str,
     description: str,
     exist_ok: bool,
+    replication: int | None = None,
+    sharding: str | None = None,
+    bounds: Sequence[str] | None = None,
 ) -> Call[DatabaseInfo]:
-    if not isinstance(name, str) or type(dimension) is not int or type(shards) is not int:
+    if not isinstance(name, str) or type(dimension) is not int or type(shards) not in (int, type(None)):
         raise JadeError(
             ErrorCode.INVALID_ARGUMENT,
             "create_database takes a name, an integer dimension, and an integer number of shards.",
@@ -48,13 +51,14 @@ def create_database(
         "dimension": dimension,
         "metric": str(metric).lower(),
         "index": str(index).upper(),
-        "shards": shards,
         "schema": {path: str(kind) for path, kind in declared.fields.items()},
         "strict": declared.strict,
         "text_language": text_language,
         "description": description,
         "exist_ok": exist_ok,
     }
+    placement = {"shards": shards, "replication": replication, "sharding": sharding, "bounds": bounds}
+    body |= {name: value for name, value in placement.items() if value is not None}
     return Call("POST", "/v2/databases", _read_info, body=(encode(body),), repeatable=exist_ok)
 
 

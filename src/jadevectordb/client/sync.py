@@ -17,7 +17,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
@@ -104,7 +104,7 @@ class Client:
         name: str,
         dimension: int,
         metric: str = "cosine",
-        shards: int = 1,
+        shards: int | None = None,
         index: str = "AUTO",
         schema: Schema | Mapping[str, Any] | None = None,
         *,
@@ -112,14 +112,21 @@ class Client:
         text_language: str = "english",
         description: str = "",
         exist_ok: bool = False,
+        replication: int | None = None,
+        sharding: str | None = None,
+        bounds: Sequence[str] | None = None,
     ) -> Database:
         """Make a database. The arguments are those of `Store.create_database`; description: for people.
+
+        shards: None, as the server is set. In a cluster: replication, replicas of each shard; sharding, hash (by the hash of the id) or
+        range, with bounds, the first id of every shard but the first.
 
         Raises ALREADY_EXISTS, INVALID_ARGUMENT, FORBIDDEN.
         """
         call = server_calls.create_database(
             name, dimension, metric, shards, index, schema,
             strict=strict, text_language=text_language, description=description, exist_ok=exist_ok,
+            replication=replication, sharding=sharding, bounds=bounds,
         )  # fmt: skip
         return Database(self, self.run(call))
 

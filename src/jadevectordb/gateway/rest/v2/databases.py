@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from jadevectordb.gateway.access.accounts import Account
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
@@ -20,11 +20,20 @@ _WAIT_S_MAX = 3600.0
 
 
 class CreateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """shards: left out, one on a single node and `cluster.shards` in a cluster.
+
+    In a cluster only: replication (replicas of a shard; left out, `cluster.replication`), sharding (hash or range), bounds (the
+    first id of every range but the first).
+    """
+
     name: Annotated[str, Meta(min_length=1, max_length=255)]
     dimension: Annotated[int, Meta(ge=1, le=4096)]
     metric: str = "cosine"
     index: str = "AUTO"
-    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+    shards: Annotated[int, Meta(ge=1, le=1024)] | UnsetType = UNSET
+    replication: Annotated[int, Meta(ge=1, le=7)] | UnsetType = UNSET
+    sharding: Literal["hash", "range", "auto"] | UnsetType = UNSET
+    bounds: list[str] | UnsetType = UNSET
     schema: dict[str, Any] = {}
     strict: bool = False
     text_language: str = "english"
@@ -102,12 +111,28 @@ def _create(services: Services, request: Request) -> Response:
     kind = index_kind_of(body.index)
     entry, was_made = services.catalog.create_unique(
         body.name, body.dimension, request.principal, exist_ok=body.exist_ok, description=body.description,
-        index_type=str(kind), metric=metric_of(body.metric), index=kind, shards=body.shards,
+        index_type=str(kind), metric=metric_of(body.metric), index=kind,
         schema=parse_schema(body.schema, strict=body.strict), text_language=body.text_language,
+        **_placement(services, body),
     )  # fmt: skip
     if was_made:
         request.audit_note = entry.record.name
     return reply(described(entry), 201)
+
+
+def _placement(services: Services, body: CreateBody) -> dict[str, Any]:
+    """How it is to be split and copied, as far as the body says."""
+    given = {
+        name: value
+        for name in ("shards", "replication", "sharding", "bounds")
+        if (value := getattr(body, name)) is not UNSET
+    }
+    if services.cluster.is_cluster:
+        return given
+    only = given.keys() - {"shards"}
+    if only - {"replication"} or given.get("replication", 1) != 1:
+        raise invalid(f"{min(only)} is for a cluster; this server is a single node, which keeps each vector once.")
+    return {"shards": given.get("shards", 1)}
 
 
 def _list(services: Services, request: Request) -> Response:
