@@ -26,7 +26,7 @@ class _Round:
 
 
 class Barriers:
-    """Of one database. Thread-safe; the first reader of a round appends for all of it."""
+    """Of one database. Thread-safe. One round is on its way at most, and one is gathering."""
 
     def __init__(self, append: Append) -> None:
         self._append = append
@@ -39,29 +39,33 @@ class Barriers:
         with self._changed:
             mine = self._next
             mine.shards.update(shards)
-            if not self._changed.wait_for(lambda: mine.done or not self._is_appending, wait_s):
+            if not self._is_appending:
+                self._begin()
+            if not self._changed.wait_for(lambda: mine.done, wait_s):
                 raise JadeError(
                     ErrorCode.TIMEOUT,
                     f"The log's end could not be made sure of within {wait_s:g} s: retry, or read at another consistency.",
                 )
-            leads = not mine.done
-            if leads:
-                self._next, self._is_appending = _Round(), True
-        if leads:
-            self._lead(mine)
         if mine.error is not None:
             raise JadeError(mine.error.code, mine.error.message, details=mine.error.details)
         return {shard: mine.sequences[shard] for shard in shards}
 
-    def _lead(self, mine: _Round) -> None:
+    def _begin(self) -> None:
+        """Append for the round that is next. In a thread of its own: a log without a majority takes longer than readers wait."""
+        mine, self._next, self._is_appending = self._next, _Round(), True
+        threading.Thread(target=self._run, args=(mine,), name="jade-barrier", daemon=True).start()
+
+    def _run(self, mine: _Round) -> None:
         try:
             mine.sequences = self._append(sorted(mine.shards))
         except JadeError as error:
             mine.error = error
-        except BaseException:
-            mine.error = JadeError(ErrorCode.CANCELLED, "The read that asked for the log's end was interrupted: retry.")
+        except Exception as error:
+            mine.error = JadeError(ErrorCode.INTERNAL_ERROR, f"The log's end could not be asked for: {error!r}.")
             raise
         finally:
             with self._changed:
                 mine.done, self._is_appending = True, False
+                if self._next.shards:
+                    self._begin()
                 self._changed.notify_all()

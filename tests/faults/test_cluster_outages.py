@@ -1,0 +1,128 @@
+"""Reads and writes of a cluster while nodes stop and the log is away: what goes on, what is refused, and that nothing is lost."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jadevectordb.adapters.nats_connection import NatsConnection
+from jadevectordb.adapters.system_clock import SystemClock
+from jadevectordb.model.errors import ErrorCode, JadeError
+from tests.cluster_world import Cluster, wait_until
+from tests.nats_cluster import NatsCluster
+
+RNG = np.random.default_rng(3)
+VECTORS = RNG.standard_normal((400, 8), dtype=np.float32)
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsCluster]:
+    with NatsCluster(tmp_path / "nats") as started:
+        yield started
+
+
+@pytest.fixture
+def cluster(nats: NatsCluster, tmp_path: Path) -> Iterator[Cluster]:
+    connection = NatsConnection(nats.urls, SystemClock(), credentials=nats.credentials, name="tests")
+    running = Cluster(connection, tmp_path / "nodes", f"meta-{secrets.token_hex(3)}", nodes=3, shards=4, replication=2)
+    yield running
+    running.close()
+    connection.close()
+
+
+def test_reads_and_writes_go_on_without_an_error_while_a_node_stops_and_returns(cluster: Cluster) -> None:
+    database = cluster.gateways["n1"].store.create_database("steady", 8)
+    database.upsert([f"v{n}" for n in range(400)], VECTORS)
+    stopped, failures, answered = threading.Event(), [], [0, 0]
+    acknowledged: list[str] = []
+
+    def read() -> None:
+        while not stopped.is_set():
+            try:
+                hits = database.search(VECTORS[answered[0] % 400], k=5, timeout=20.0)
+                assert hits.ids[0] == f"v{answered[0] % 400}"
+                answered[0] += 1
+            except (JadeError, AssertionError) as error:
+                failures.append(error)
+
+    def write() -> None:
+        while not stopped.is_set():
+            name = f"w{answered[1]}"
+            try:
+                database.upsert([name], VECTORS[:1] + 5)
+                acknowledged.append(name)
+                answered[1] += 1
+            except JadeError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=run) for run in (read, write)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: min(answered) > 20)
+        cluster.stop("n3")
+        before = list(answered)
+        wait_until(lambda: all(now > then + 50 for now, then in zip(answered, before, strict=True)))
+        cluster.start("n3")
+        before = list(answered)
+        wait_until(lambda: all(now > then + 50 for now, then in zip(answered, before, strict=True)))
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    for gateway in cluster.gateways.values():
+        found = gateway.store.database("steady").get(acknowledged, consistency="strong", timeout=30.0)
+        assert all(item is not None for item in found)
+
+
+def test_shards_without_a_live_replica_are_named_or_left_out(cluster: Cluster) -> None:
+    store = cluster.gateways["n1"].store
+    database = store.create_database("partly", 8, replication=1)
+    database.upsert([f"v{n}" for n in range(400)], VECTORS)
+    record = cluster.gateways["n1"].mirror.map.databases[database.placed.id]
+    lost = {shard.number for shard in record.shards if shard.primary == "n3"}
+    assert lost and len(lost) < 4
+    cluster.stop("n3")
+    with pytest.raises(JadeError) as failed:
+        database.search(VECTORS[0], timeout=1.0)
+    assert set(failed.value.details["shards"]) == lost
+    hits = database.search(VECTORS[0], k=400, timeout=1.0, allow_partial=True)
+    assert set(hits.missing_shards) == lost and 0 < len(hits) < 400
+    with pytest.raises(JadeError):
+        database.count(timeout=1.0)
+    assert database.count(timeout=1.0, allow_partial=True) == len(hits)
+    wait_until(lambda: "No live node has shards" in database.trouble)
+    with pytest.raises(JadeError) as unconfirmed:
+        database.upsert([f"u{n}" for n in range(40)], VECTORS[:40])
+    told = unconfirmed.value.details
+    assert told["undecided"] and told["written"] > 0 and told["failed"] > 0
+    cluster.start("n3")
+    wait_until(lambda: not database.trouble)
+    assert database.count(timeout=30.0, consistency="strong") == 440  # what was not confirmed was durable
+
+
+def test_without_the_log_strong_is_refused_and_eventual_goes_on(cluster: Cluster, nats: NatsCluster) -> None:
+    gateway = cluster.gateways["n2"]
+    database = gateway.store.create_database("cut-off", 8)
+    database.upsert([f"v{n}" for n in range(400)], VECTORS)
+    nats.kill("n1")
+    assert database.search(VECTORS[3], k=1, consistency="eventual").ids == ["v3"]
+    assert database.count() == 400
+    assert database.upsert([f"late{n}" for n in range(40)], VECTORS[:40], consistency="eventual").count == 40
+    for ask in (
+        lambda: database.upsert(["refused"], VECTORS[:1]),
+        lambda: database.count(consistency="strong", timeout=1.0),
+    ):
+        with pytest.raises(JadeError) as refused:
+            ask()
+        assert refused.value.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT) and refused.value.retryable
+    assert gateway.store.outbox_figures()[database.placed.id].lag_s > 0
+    nats.restart("n1")
+    wait_until(lambda: gateway.store.outbox_figures()[database.placed.id].entries == 0)
+    assert all(item is not None for item in database.get([f"late{n}" for n in range(40)], consistency="strong"))
