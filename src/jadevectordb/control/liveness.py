@@ -2,8 +2,8 @@
 
 Nobody's clock is compared with another's, and a heartbeat's age is never read from its contents. Silence of *all* nodes means
 that the watcher hears nothing (the metadata store has no majority, or this node is cut off from it), not that all have died:
-time counts only while at least one heartbeat arrives within `deaf_after_s`. So nobody is declared dead for a silence of the
-store, and after it all who were alive have as long as ever to be heard again.
+time counts only while some heartbeat arrives within about half the time after which a node is called dead. So nobody is
+declared dead for a silence of the store, and after it all who were alive have as long as ever to be heard again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 DEAD_AFTER_S: Final = 3.0
-DEAF_AFTER_S: Final = 1.6  # heartbeats come every second
+DEAF_SHARE: Final = 0.54  # of dead_after_s: 1.6 s, where heartbeats come every second
 
 
 @dataclass(slots=True)
@@ -26,11 +26,10 @@ class _Heard:
 class Liveness:
     """Not thread-safe. now_s never goes back from one call to the next."""
 
-    def __init__(self, dead_after_s: float = DEAD_AFTER_S, deaf_after_s: float = DEAF_AFTER_S) -> None:
-        """dead_after_s: of heard time without a change. deaf_after_s: of silence of all, from which on time does not count."""
-        assert 0 < deaf_after_s < dead_after_s
+    def __init__(self, dead_after_s: float = DEAD_AFTER_S) -> None:
+        """dead_after_s: of time that counts, without a change of the heartbeat."""
         self._dead_after_s = dead_after_s
-        self._deaf_after_s = deaf_after_s
+        self._deaf_after_s = dead_after_s * DEAF_SHARE
         self._nodes: dict[str, _Heard] = {}
         self._newest_s: float | None = None  # when any heartbeat changed last
         self._deaf_s = 0.0  # how much time did not count so far

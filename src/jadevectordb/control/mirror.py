@@ -56,7 +56,9 @@ class ClusterMirror:
         with self._lock:  # what is told meanwhile waits, and comes after what is read here
             watch = self._store.watch(PREFIX, self._on_change)
             try:
-                for key, record in self._store.list(PREFIX).items():
+                found = self._store.list(PREFIX)
+                self._nodes, self._beats, self._placed = {}, {}, {}
+                for key, record in found.items():
                     self._take(key, record)
             except BaseException:
                 self._begun_in_vain(watch)
