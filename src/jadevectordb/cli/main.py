@@ -12,6 +12,7 @@ import click
 import jadevectordb as jade
 from jadevectordb.cli import (
     bench,
+    cluster,
     completion,
     databases,
     demo,
@@ -57,6 +58,7 @@ def commands() -> None:
     jade search ./data words --id w1                 a folder
     jade search http://127.0.0.1:8080 words --id w1  a server
     jade status --url http://127.0.0.1:8080
+    jade cluster up --nodes 3                        a cluster on this machine
     """
 
 
@@ -70,6 +72,7 @@ for _group in (
     maintenance.COMMANDS,
     bench.COMMANDS,
     server.COMMANDS,
+    cluster.COMMANDS,
     sign_in.COMMANDS,
     completion.COMMANDS,
 ):

@@ -147,6 +147,12 @@ def _connection() -> dict[str, Any]:
     return found
 
 
+def names_server() -> bool:
+    """Whether an option or the environment names a server."""
+    given = _connection()
+    return bool(given.get("url") or given.get("profile") or os.environ.get(URL_VARIABLE))
+
+
 def is_curl() -> bool:
     return bool(_connection().get("curl"))
 

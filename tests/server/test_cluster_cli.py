@@ -1,0 +1,212 @@
+"""`jade cluster` on this machine: a cluster of real processes is started, asked, killed in part, healed and stopped by the commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import jadevectordb as jade
+from jadevectordb.adapters.os_disk import FolderLock
+from jadevectordb.cli import node_process
+from jadevectordb.cli.local_cluster import LocalCluster, LocalNode
+from jadevectordb.cli.main import commands
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs `jade cluster ...` of one cluster as a user with a home folder of their own; ends what is left of it."""
+    home = tmp_path_factory.mktemp("home")
+    data = tmp_path_factory.mktemp("clusters") / "c"
+    environment = {
+        "XDG_CONFIG_HOME": str(home),
+        "JADEVECTORDB_URL": None,
+        "JADEVECTORDB_API_KEY": None,
+        "JADEVECTORDB_LOG_LEVEL": "a setting of this shell is none of the nodes'",
+    }
+
+    def invoke(command: str, *arguments: object, ok: bool = True) -> Result:
+        texts = ["cluster", command, *map(str, arguments), "--data", str(data)]
+        result = CliRunner().invoke(commands, texts, env=environment)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        assert (result.exit_code == 0) is ok, result.output
+        return result
+
+    try:
+        yield invoke
+    finally:
+        if (data / "cluster.json").exists():
+            local = LocalCluster.open(data)
+            for node in local.nodes:
+                local.kill(node)
+
+
+@pytest.fixture(scope="module")
+def local(run: Run, tmp_path_factory: pytest.TempPathFactory) -> LocalCluster:
+    shown = run("up", "--auth", "required").output
+    data = Path(shown.split("password in ")[1].split(": ")[0]).parent
+    return LocalCluster.open(data)
+
+
+def answer(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def now(local: LocalCluster) -> LocalCluster:
+    return LocalCluster.open(local.folder)
+
+
+def master_of(run: Run, *, ok: bool = True) -> str:
+    return str(answer(run("status", "--format", "json", ok=ok))["master_node"])
+
+
+def test_it_serves_and_its_secrets_are_its_users_alone(run: Run, local: LocalCluster) -> None:
+    assert len(local.nodes) == 3 and all(node.is_running for node in local.nodes)
+    for path in (*local.folder.glob("*.json"), local.folder / "secret", *local.folder.glob("n*/node.toml")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    secret = (local.folder / "secret").read_text().strip()
+    assert not any(secret in path.read_text() for path in local.folder.glob("n*/node.*"))
+    told = answer(run("status", "--format", "json"))
+    assert told["status"] == "HEALTHY" and told["total_nodes"] == told["active_nodes"] == 3
+    assert [node["node_id"] for node in told["nodes"]] == ["n1", "n2", "n3"]
+    assert {node["port"] for node in told["nodes"]} == {node.ports[0] for node in local.nodes}
+
+
+def test_every_question_has_an_answer_for_people_and_for_programs(run: Run, local: LocalCluster) -> None:
+    for command in (["status"], ["nodes"], ["shards"], ["node-health", "n1"], ["diagnostics"], ["metrics"]):
+        assert run(*command).stdout.strip()
+        assert answer(run(*command, "--format", "json")) is not None
+    assert "n1" in run("nodes").stdout and str(local.nodes[0].pid) in run("nodes").stdout
+    assert "n3 " in run("logs").stdout and 1 <= run("logs", "1", "--lines", "3").stdout.count("\n") <= 3
+    assert "Node not found" in run("node-health", "n9", ok=False).output
+    run("shard-status", "nothing-0", ok=False)
+
+
+def test_what_can_not_be_is_refused_in_words(run: Run, local: LocalCluster) -> None:
+    assert "has 3 nodes, not 5" in run("up", "--nodes", 5, ok=False).output
+    assert "there are: n1, n2, n3" in run("kill", "n7", ok=False).output
+    assert "is running already" in run("start", "2", ok=False).output
+    lock = FolderLock(local.folder / "LOCK")
+    try:
+        assert "Another command" in run("kill", "2", ok=False).output
+    finally:
+        lock.close()
+    assert run("up").output.count("serves at") == 0  # all run already
+
+
+def test_writers_notice_nothing_of_a_killed_node_which_comes_back(run: Run, local: LocalCluster) -> None:
+    errors: list[BaseException] = []
+    written: list[str] = []
+    many, finish = threading.Event(), threading.Event()
+    with jade.Client(local.nodes[0].url, user="admin", password=local.admin_password, timeout=60.0) as client:
+        words = client.create_database("words", 8, shards=2)
+
+        def write() -> None:
+            random = np.random.default_rng(1)
+            try:
+                while not finish.is_set():
+                    ids = [f"v{len(written) + number}" for number in range(20)]
+                    words.upsert(ids, random.standard_normal((20, 8)).astype(np.float32))
+                    written.extend(ids)
+                    if len(written) >= 200:
+                        many.set()
+            except BaseException as error:
+                errors.append(error)
+                many.set()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            assert many.wait(60)
+            assert "nats-server" in run("kill", "1").output  # the one that the client was given
+            assert "is not running" in run("kill", "n1", ok=False).output
+            count = len(written)
+            while len(written) < count + 200 and not errors:
+                thread.join(0.05)
+            assert "killed" in run("nodes").stdout
+            run("start", "1")
+        finally:
+            finish.set()
+            thread.join()
+        assert errors == []
+        assert words.count() == len(written)
+        assert all(words.exists(written))
+    assert now(local).node("1").is_running
+
+
+def test_the_master_changes_on_purpose(run: Run, local: LocalCluster) -> None:
+    before = master_of(run)
+    done = answer(run("failover", "--format", "json"))
+    assert done["old_master"] == before != done["new_master"]
+    assert master_of(run) == done["new_master"]
+
+
+def test_a_drain_without_room_is_refused(run: Run, local: LocalCluster) -> None:
+    assert "no other node to go to" in run("drain", "n2", ok=False).output
+    assert {node["status"] for node in answer(run("nodes", "--format", "json"))} == {"active"}
+
+
+def test_down_stops_everything_and_up_brings_it_back(run: Run, local: LocalCluster) -> None:
+    before = now(local).nodes
+    nats = [node_process.nats_server_of(local.data_of(node)) for node in before]
+    assert all(pid for pid, _ in nats)
+    # The last of them stands alone and may have to be killed: then nothing is lost either
+    told = run("down", "--wait", 10).output.splitlines()
+    assert [line.split()[0] for line in told] == ["n1", "n2", "n3"] and "n1 stopped" in told[0]
+    assert not any(node_process.runs(pid, started) for pid, started in nats)
+    assert not any(node_process.runs(node.pid, node.started) for node in before)
+    assert "was not running" in run("down", "2").output
+    assert "No connection" in run("status", "--timeout", "1", ok=False).output
+    run("up")
+    with local.client() as client:
+        assert client.database("words").count() >= 400
+
+
+# Whose process it is
+
+
+def test_only_the_process_that_was_started_is_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
+        started = node_process.started_at(other.pid)
+        assert started and node_process.runs(other.pid, started)
+        assert not node_process.signal_it(other.pid, started + "0", node_process.signal.SIGKILL)
+        assert not LocalNode("n1", (1, 2, 3, 4, 5, 6), other.pid, "at another time").is_running
+        assert other.poll() is None
+        assert node_process.signal_it(other.pid, started, node_process.signal.SIGKILL)
+        assert node_process.gone(other.pid, started, 10.0)  # although nobody has asked how it ended
+    assert node_process.started_at(0) == "" and not node_process.runs(0, "")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "file").write_text("mine")
+    shown = CliRunner().invoke(commands, ["cluster", "up", "--data", str(tmp_path / "c")])
+    assert shown.exit_code == 1 and "is no cluster's folder" in shown.output
+    shown = CliRunner().invoke(commands, ["cluster", "logs", "--data", str(tmp_path / "none")])
+    assert shown.exit_code == 1 and "jade cluster up" in shown.output
+    (tmp_path / "c" / "cluster.json").write_text("{}")
+    shown = CliRunner().invoke(commands, ["cluster", "logs", "--data", str(tmp_path / "c")])
+    assert shown.exit_code == 1 and "is not what" in shown.output
+
+
+@pytest.mark.parametrize("count, keepers", [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (7, 5)])
+def test_never_two_keep_the_log(tmp_path: Path, count: int, keepers: int) -> None:
+    from jadevectordb.settings.cluster import keeps_log
+    from jadevectordb.settings.sources import load
+
+    made = LocalCluster.make(tmp_path / "c", count, None, "open-loopback")
+    files = [made.folder / node.id / "node.toml" for node in made.nodes]
+    found = [load(str(file), {}, {}).settings.cluster for file in files]
+    assert sum(map(keeps_log, found)) == keepers and len({own.name for own in found}) == 1
+    assert len({port for node in made.nodes for port in node.ports}) == 6 * count
