@@ -153,7 +153,15 @@ def test_who_asks_sees_shards_of_databases_he_may_see(world: World) -> None:
     refused(ErrorCode.NOT_FOUND, lambda: world.view.shard("db-0", ()))
     told = world.view.diagnostics(())
     assert told.shards == [] and not any("db-" in text for text in told.errors)
-    assert "2 shards of other databases: DEGRADED" in told.errors
+    assert "2 shards: DEGRADED" in told.errors
+
+
+def test_databases_are_named_as_the_catalog_knows_them(world: World) -> None:
+    world.facts = facts(database_ids={"db": "db_1"}, alive=frozenset({"n1", "n2"}))
+    assert world.view.shards({"db"}) == []
+    assert [one.shard_id for one in world.view.shards({"db_1"})] == ["db_1-0", "db_1-1"]
+    assert world.view.shard("db_1-1", {"db_1"}).database_id == "db_1"
+    assert any("db_1-0" in reason for reason in reasons(world.facts, {"db_1"}))
 
 
 def test_a_move_is_shown_with_both_ends(world: World) -> None:

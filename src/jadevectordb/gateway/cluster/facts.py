@@ -33,7 +33,8 @@ _READABLE = (ReplicaState.ACTIVE, ReplicaState.RETIRING)
 class ClusterFacts:
     """master: who holds the lease as far as this node knows, "" = nobody that is alive. beat_age_s: since each beat was seen to change.
 
-    store_trouble: why the metadata store can't be asked, "" when it can: everything else is then what was last known.
+    store_trouble: why the metadata store can't be asked, "" when it can: everything else is then what was last known. database_ids: by
+    which id the gateway's catalog knows a database of the map, where that is another one.
     """
 
     cluster_id: str
@@ -45,13 +46,17 @@ class ClusterFacts:
     master: str = ""
     term: int = 0
     store_trouble: str = ""
+    database_ids: Mapping[str, str] = field(default_factory=dict)
+
+    def known_as(self, record: DatabaseRecord) -> str:
+        return self.database_ids.get(record.id, record.id)
 
 
 def placed(facts: ClusterFacts, visible: Collection[str] | None = None) -> Iterator[tuple[DatabaseRecord, ShardRecord]]:
     """Every shard, in order. visible: of these databases only."""
     for name in sorted(facts.map.databases):
         record = facts.map.databases[name]
-        if not record.dropped and (visible is None or name in visible):
+        if not record.dropped and (visible is None or facts.known_as(record) in visible):
             for shard in record.shards:
                 yield record, shard
 
@@ -71,7 +76,7 @@ def replicas_of(facts: ClusterFacts, record: DatabaseRecord, shard: ShardRecord)
         report = reports[replica.node]
         rows.append(
             ReplicaAnswer(
-                database_id=record.id,
+                database_id=facts.known_as(record),
                 shard=shard.number,
                 node_id=replica.node,
                 is_primary=replica.node == shard.primary,
@@ -106,12 +111,12 @@ def shard_answer(facts: ClusterFacts, record: DatabaseRecord, shard: ShardRecord
         others = (report_of(facts, node, record.id, shard.number) for node in nodes)
         told = max((report for report in others if report), key=lambda report: report.watermark, default=None)
     return ShardAnswer(
-        shard_id=shard_name(record.id, shard.number),
+        shard_id=shard_name(facts.known_as(record), shard.number),
         primary_node=primary,
         replicas=len(nodes),
         vector_count=0 if told is None else told.rows,
         status=shard_status(facts, record, shard),
-        database_id=record.id,
+        database_id=facts.known_as(record),
         size_bytes=0 if told is None else told.bytes,
         replica_nodes=",".join(replica.node for replica in shard.replicas),
     )
@@ -150,7 +155,7 @@ def _replica_trouble(facts: ClusterFacts, node: str) -> str:
         if shard.on(node) is None:
             continue
         mine = next(row for row in replicas_of(facts, record, shard) if row.node_id == node)
-        name = shard_name(record.id, shard.number)
+        name = shard_name(facts.known_as(record), shard.number)
         if mine.state == ReplicaState.FAILED:
             told.append(f"{name} failed: {mine.reason}")
         elif mine.behind > _BEHIND_MAX:
@@ -187,14 +192,17 @@ def reasons(facts: ClusterFacts, visible: Collection[str] | None = None) -> list
     for record, shard in placed(facts):
         status = shard_status(facts, record, shard)
         if status in (DEGRADED, UNAVAILABLE):
-            if visible is None or record.id in visible:
+            if visible is None or facts.known_as(record) in visible:
                 served = len(serving(facts, shard))
                 told.append(
-                    f"shard {shard_name(record.id, shard.number)}: {status}, {served} of {record.replication} serve"
+                    f"shard {shard_name(facts.known_as(record), shard.number)}: {status}, {served} of {record.replication} serve"
                 )
             else:
                 hidden[status] = hidden.get(status, 0) + 1
-    return told + [f"{count} shards of other databases: {status}" for status, count in sorted(hidden.items())]
+    return told + [
+        f"{count} other shards: {status}" if visible else f"{count} shards: {status}"
+        for status, count in sorted(hidden.items())
+    ]
 
 
 def overall(facts: ClusterFacts) -> str:
@@ -218,5 +226,5 @@ def without_room(facts: ClusterFacts, leaving: str) -> str:
     for record, shard in placed(facts):
         kept = {replica.node for replica in shard.replicas if replica.state is not ReplicaState.RETIRING}
         if leaving in kept and len(kept - {leaving}) < record.replication and not set(staying) - kept:
-            return record.id
+            return facts.known_as(record)
     return ""
