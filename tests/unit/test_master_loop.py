@@ -180,9 +180,9 @@ def test_logs_of_a_database_dropped_before_it_was_placed_are_deleted(
 def test_a_master_that_was_replaced_writes_nothing(store: SqliteStore, nodes: list[SpokenNode]) -> None:
     old = Master(store, term=1)
     old.turns()
-    old.mirror.close()  # paused: it hears nothing, and believes that it is master
     put_placed(store, placed_database("d1", 2, 3))
-    old.mirror._placed = {"d1": placed_database("d1", 2, 3)}
+    old.hear()
+    old.mirror.close()  # paused: it hears nothing more, and believes that it is master
     old.loop.turn()
     assert old.logs.there == {"d1": 2}
     new = Master(store, term=2)

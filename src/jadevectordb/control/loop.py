@@ -108,6 +108,7 @@ class MasterLoop:
         self._trouble = ""
 
         self._troubles: list[str] = []  # of the turn under way
+        self._settled: tuple[object, ...] | None = None  # what was seen when there was nothing to decide
         self._created: dict[str, int] = {}  # shards of databases that have logs and are not in the map yet
         self._tried: dict[str, float] = {}  # when each of those that have none was tried last
         self._truncated_s = float("-inf")
@@ -202,7 +203,12 @@ class MasterLoop:
         observed = self._mirror.observe()
         if self._mirror.is_deaf:
             return  # nobody has been heard of for a while: what is seen is not what is
+        given_up = frozenset(n for n, dead_s in observed.dead_for_s.items() if dead_s >= self._settings.replace_after_s)
+        seen = (observed.map_revision, observed.changes, observed.alive, given_up)
+        if seen == self._settled:
+            return
         changes = decide(observed, replace_after_s=self._settings.replace_after_s)
+        self._settled = seen if not changes and not self._created else None
         new = {change.database for change in changes if change.database not in observed.map.databases}
         dropped = {change.database for change in changes if _drops(observed.map, change)}
         now = [change for change in changes if change.database not in new | dropped]

@@ -44,6 +44,7 @@ class ClusterMirror:
         self._lock = threading.Lock()  # guards all below; mappings are replaced, never changed, once handed out
         self._map = ClusterMap()
         self._map_revision = 0
+        self._changes = 0
         self._nodes: dict[str, NodeRecord] = {}
         self._beats: dict[str, Heartbeat] = {}
         self._placed: dict[str, PlacedDatabase] = {}
@@ -74,7 +75,10 @@ class ClusterMirror:
             self._lock.acquire()
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Have it called, with the key, after each change that was taken in. It must be brief, and not raise."""
+        """Have it called, with the key, after each change that was taken in, but not after a heartbeat that says nothing new.
+
+        It must be brief, and not raise.
+        """
         with self._lock:
             self._listeners = (*self._listeners, listener)
 
@@ -90,6 +94,7 @@ class ClusterMirror:
                 placed=MappingProxyType(self._placed),
                 dead_for_s=MappingProxyType(self._liveness.dead_for_s(now_s)),
                 map_revision=self._map_revision,
+                changes=self._changes,
             )
 
     @property
@@ -133,8 +138,10 @@ class ClusterMirror:
 
     def _on_change(self, key: str, record: Record | None) -> None:
         with self._lock:
+            before = self._changes
             self._take(key, record)
-            listeners = self._listeners
+            tells = self._changes != before or not key.startswith(BEAT_PREFIX)
+            listeners = self._listeners if tells else ()
         for listener in listeners:
             listener(key)
 
@@ -158,18 +165,29 @@ class ClusterMirror:
         elif key.startswith(NODE_PREFIX):
             node = None if record is None else msgspec.json.decode(record.value, type=NodeRecord)
             self._nodes = _with(self._nodes, key.removeprefix(NODE_PREFIX), node)
+            self._changes += 1
         elif key.startswith(PLACED_PREFIX):
             placed = None if record is None else decode_placed(record.value)
             self._placed = _with(self._placed, key.removeprefix(PLACED_PREFIX), placed)
+            self._changes += 1
 
     def _sort_in_beat(self, node: str, record: Record | None) -> None:
         beat = None if record is None else msgspec.json.decode(record.value, type=Heartbeat)
+        self._changes += _said(self._beats.get(node)) != _said(beat)
         self._beats = _with(self._beats, node, beat)
         if beat is None:
             self._liveness.forget(node)
         else:
             now_s = self._clock.monotonic_s()
             self._liveness.seen(node, beat.incarnation, beat.beat, now_s, leaving=beat.leaving)
+
+
+def _said(beat: Heartbeat | None) -> tuple[object, ...]:
+    """What decisions are made on: all but how far and how large the replicas are."""
+    if beat is None:
+        return ()
+    replicas = tuple((report.database, report.shard, report.state) for report in beat.replicas)
+    return beat.incarnation, beat.map_version, beat.leaving, replicas
 
 
 def _with(records: dict[str, T], key: str, value: T | None) -> dict[str, T]:

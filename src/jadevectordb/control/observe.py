@@ -27,6 +27,7 @@ class Observed:
     placed: Mapping[str, PlacedDatabase] = field(default_factory=dict)
     dead_for_s: Mapping[str, float] = field(default_factory=dict)
     map_revision: int = 0  # of the record that `map` was read from: what its next change expects; 0 = there is none
+    changes: int = 0  # grows whenever nodes, placed, or what a heartbeat says beside its figures has changed
 
     def is_up(self, node: str) -> bool:
         """Alive, and known by its own record."""

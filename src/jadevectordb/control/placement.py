@@ -213,7 +213,11 @@ def _even_out(scene: Scene) -> Iterator[Change]:
     loads = scene.loads_to_be()
     for name in scene.databases:
         record = scene.databases[name]
-        if record.dropped or not all(scene.whole(record, shard) for shard in record.shards):
+        if (
+            _is_even(scene, record, loads)
+            or record.dropped
+            or not all(scene.whole(record, shard) for shard in record.shards)
+        ):
             continue
         move = _best_move(scene, record, loads)
         if move is not None:
@@ -222,6 +226,13 @@ def _even_out(scene: Scene) -> Iterator[Change]:
             loads[target] += 1
             more = ReplicaRecord(target, since=scene.observed.map.version + 1, replaces=source)
             yield scene.edit(name, _with_replica(shard, more), f"moves from {source} to {target}: {why}")
+
+
+def _is_even(scene: Scene, record: DatabaseRecord, loads: Mapping[str, int]) -> bool:
+    """There is no move to be found: said without looking for one, as this is so nearly always."""
+    if max(loads.values(), default=0) - min(loads.values(), default=0) >= 2:
+        return False
+    return len(scene.zones) < 2 or all(scene.is_spread([r.node for r in shard.replicas]) for shard in record.shards)
 
 
 def _best_move(

@@ -46,6 +46,7 @@ class Scene:
         self.reports = observed.reports()
         self.databases = dict(sorted(observed.map.databases.items()))
         self.nodes = sorted(node for node in observed.nodes if observed.takes_replicas(node))
+        self.zones = {self.zone(node) for node in self.nodes}
 
     def shards(self) -> Iterator[tuple[DatabaseRecord, ShardRecord]]:
         """Every shard as it is at that moment: edits made while iterating are seen."""
@@ -122,6 +123,11 @@ class Scene:
     def crowding(self, nodes: Iterable[str]) -> int:
         """How unevenly these nodes lie over zones: the sum of squares of their numbers. Smaller is safer."""
         return sum(count * count for count in Counter(map(self.zone, nodes)).values())
+
+    def is_spread(self, nodes: Sequence[str]) -> bool:
+        """They lie over zones as evenly as they could, however many nodes each zone had."""
+        each, more = divmod(len(nodes), len(self.zones) or 1)
+        return self.crowding(nodes) <= more * (each + 1) ** 2 + (len(self.zones) - more) * each**2
 
     def best_node(
         self, holders: Sequence[str], kept: Sequence[str], own: Mapping[str, int], loads: Mapping[str, int]
