@@ -12,11 +12,11 @@ from jadevectordb.ports.metadata_store import Record
 class Watched:
     """What a watch told, as a store of its own."""
 
-    def __init__(self, store: KvStore, known: dict[str, Record] | None = None) -> None:
+    def __init__(self, store: KvStore, known: dict[str, Record] | None = None, prefix: str = "") -> None:
         self._records = dict(known or {})
         self.revisions: list[int] = []
         self._changed = threading.Condition()
-        store.watch("", self._take)
+        store.watch(prefix, self._take)
 
     def _take(self, key: str, record: Record | None) -> None:
         with self._changed:

@@ -38,7 +38,8 @@ from jadevectordb.adapters.jetstream_api import (
 from jadevectordb.adapters.nats_connection import Connected, DisconnectedError, NatsConnection, NoRespondersError
 from jadevectordb.model.errors import JadeError
 
-_ANSWER_S = 2.0  # before the first look what became of it; doubled
+ANSWER_S = 0.3  # before the first look what became of it; doubled. A server that steps down may swallow a message
+_KNOWN_S = 1.0  # to ask whether there is such a stream
 _NO_SEQUENCE = str(2**63 - 1)
 _NO_ID = "no message has this id"
 
@@ -80,13 +81,13 @@ async def publish(
     """
     retry = Retry(connection, deadline, f"writing to {stream}")
     sent = False
-    answer_s = _ANSWER_S
+    answer_s = ANSWER_S
     while not deadline.over:
         try:
             connected = await asyncio.wait_for(connection.connected(), deadline.left_s(1e6))
             if sent:
                 found = await look(
-                    connected, subject, messages[-1].id, deadline.left_s(_ANSWER_S), replicated=replicated
+                    connected, subject, messages[-1].id, deadline.left_s(answer_s), replicated=replicated
                 )
                 if found is not None:
                     return Place(found, True)
@@ -113,7 +114,7 @@ async def publish(
 async def _refuse_unknown(connection: NatsConnection, stream: str, deadline: Deadline) -> None:
     """Nobody listens: there is no leader just now, or there is no such stream. Raises NOT_FOUND."""
     try:
-        await stream_state(connection, stream, Deadline(connection, deadline.left_s(_ANSWER_S)))
+        await stream_state(connection, stream, Deadline(connection, deadline.left_s(_KNOWN_S)))
     except ApiError as error:
         if error.number == STREAM_NOT_FOUND:
             raise stream_refused(stream, error) from error

@@ -38,7 +38,7 @@ from jadevectordb.adapters.jetstream_api import (
     stream_refused,
     stream_state,
 )
-from jadevectordb.adapters.jetstream_publish import EXPECTED_LAST_OF_SUBJECT, MESSAGE_ID, look, place_of
+from jadevectordb.adapters.jetstream_publish import ANSWER_S, EXPECTED_LAST_OF_SUBJECT, MESSAGE_ID, look, place_of
 from jadevectordb.adapters.kv_mirror import KvMirror
 from jadevectordb.adapters.kv_record import WRITE_ID_BYTES, Stored, decode_record, encode_record
 from jadevectordb.adapters.nats_connection import DisconnectedError, NatsConnection, NoRespondersError
@@ -55,7 +55,6 @@ from jadevectordb.ports.metadata_store import OnChange, Record
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OPEN_S = 60.0
-_TRY_S = 2.0
 _OVERHEAD_BYTES = 8192  # subject, headers and our own header beside a value
 
 T = TypeVar("T")
@@ -174,18 +173,19 @@ class KvStore:
         payload = encode_record(key, value, write_id)
         retry = Retry(self._connection, deadline, f"changing the record {key!r}")
         sent = False
+        answer_s = ANSWER_S
         while not deadline.over:
             try:
                 connected = await asyncio.wait_for(self._connection.connected(), deadline.left_s(1e6))
                 if sent:
                     place = await look(
-                        connected, subject, write_id.hex(), deadline.left_s(_TRY_S), replicated=self._replicated
+                        connected, subject, write_id.hex(), deadline.left_s(answer_s), replicated=self._replicated
                     )
                     if place is not None:
                         return place
                 sent = True
                 headers = {MESSAGE_ID: write_id.hex(), EXPECTED_LAST_OF_SUBJECT: str(expect)}
-                return place_of(await connected.ask(subject, payload, headers, deadline.left_s(_TRY_S)))[0]
+                return place_of(await connected.ask(subject, payload, headers, deadline.left_s(answer_s)))[0]
             except ApiError as error:
                 if error.number == WRONG_LAST_SEQUENCE:
                     revision, found = await self._newest(key, subject, deadline)
@@ -205,6 +205,7 @@ class KvStore:
             except DisconnectedError:
                 await retry.pause("the connection ended")
             except TimeoutError:
+                answer_s *= 2
                 await retry.pause("no answer")
         undecided = "; whether it was changed is not known: read it before changing it again" if sent else ""
         raise retry.unavailable(undecided, undecided=sent, key=key)

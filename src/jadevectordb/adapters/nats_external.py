@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from jadevectordb.adapters.nats_config import VERSION_MIN, parse_version
 from jadevectordb.adapters.nats_connection import NatsConnection
-from jadevectordb.adapters.nats_monitor import ServerFacts, check_facts, facts_from
+from jadevectordb.adapters.nats_monitor import ServerFacts, check_facts, sync_always
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 _CONNECT_S = 5.0
@@ -40,17 +40,17 @@ def check_external(
 ) -> ExternalCheck:
     """system_url: of one of the servers, with a user of their system account. Raises CONFLICT, UNAVAILABLE."""
     version, payload_max = connection.call(_client_facts(connection, connect_s), connect_s)
+    check_facts(
+        ServerFacts("(the one connected to)", version, True, payload_max),
+        version_min=VERSION_MIN,
+        payload_min=_PAYLOAD_MIN,
+    )
     servers: tuple[ServerFacts, ...] = ()
     unchecked = "whether the servers sync before they acknowledge was not checked: no access to their system account"
     if system_url is not None:
-        servers = tuple(asyncio.run(_ask_all(system_url)))
+        servers, unchecked = tuple(asyncio.run(_ask_all(system_url))), ""
         for facts in servers:
             check_facts(facts, version_min=VERSION_MIN, payload_min=_PAYLOAD_MIN)
-        unchecked = ""
-    else:
-        check_facts(
-            ServerFacts("(unnamed)", version, True, payload_max, 0), version_min=VERSION_MIN, payload_min=_PAYLOAD_MIN
-        )
     return ExternalCheck(version, payload_max, servers, unchecked)
 
 
@@ -71,9 +71,10 @@ async def _ask_all(url: str) -> list[ServerFacts]:
     answers: list[ServerFacts] = []
 
     async def hear(message: Msg) -> None:
-        found = json.loads(message.data).get("data")
-        if found:
-            answers.append(facts_from(found))
+        answer = json.loads(message.data)
+        server, jsz = answer.get("server"), answer.get("data")
+        if server and jsz:
+            answers.append(ServerFacts(str(server.get("name")), str(server.get("ver")), sync_always(jsz), 0))
 
     async def ignore(_error: Exception) -> None:
         pass
@@ -85,7 +86,7 @@ async def _ask_all(url: str) -> list[ServerFacts]:
         )
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=hear)
-        await client.publish("$SYS.REQ.SERVER.PING.VARZ", b"", reply=inbox)
+        await client.publish("$SYS.REQ.SERVER.PING.JSZ", b"", reply=inbox)
         await asyncio.sleep(_ANSWERS_S)
     except (OSError, TimeoutError, nats.errors.Error, ValueError) as error:
         raise JadeError(

@@ -1,8 +1,9 @@
 """What a running nats-server says of itself through its monitoring port, which listens on this machine only.
 
-Two traps. A server that starts may name itself the metadata leader before any other server answered: it counts as leader only
-with enough replicas at hand to decide anything. And the file it was started with is not what it runs with when somebody
-reloaded or replaced it: whether it syncs before it acknowledges is asked of the server, not read from the file.
+Traps. A server that starts may name itself the metadata leader before any other server answered: it counts as leader only
+with enough replicas at hand to decide anything. /varz keeps what it found at the first question, so one that was asked
+before JetStream ran never tells of it: that is read from /jsz. And the file a server was started with is not what it runs
+with when somebody reloaded or replaced it: whether it syncs before it acknowledges is asked of the server, not read from the file.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ ASK_S_MAX = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """From /varz. sync_always: None when the server does not tell (JetStream is off)."""
+    """sync_always: None when JetStream is off. max_payload: 0 = it did not say."""
 
     name: str
     version: str
     sync_always: bool | None
     max_payload: int
-    routes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,20 @@ def ask(monitoring: Address, path: str) -> dict[str, Any]:
 
 
 def server_facts(monitoring: Address) -> ServerFacts:
-    return facts_from(ask(monitoring, "/varz"))
-
-
-def facts_from(varz: dict[str, Any]) -> ServerFacts:
-    config = (varz.get("jetstream") or {}).get("config")
+    """Raises OSError, ValueError as `ask`."""
+    varz = ask(monitoring, "/varz")
     return ServerFacts(
         name=str(varz.get("server_name", "")),
         version=str(varz.get("version", "")),
-        sync_always=bool(config.get("sync_always", False)) if config else None,
+        sync_always=sync_always(ask(monitoring, "/jsz")),
         max_payload=int(varz.get("max_payload", 0)),
-        routes=int(varz.get("routes", 0)),
     )
+
+
+def sync_always(jsz: dict[str, Any]) -> bool | None:
+    """None when JetStream is off."""
+    config = jsz.get("config")
+    return None if not config or jsz.get("disabled") else bool(config.get("sync_always", False))
 
 
 def meta_group(monitoring: Address) -> MetaGroup:
@@ -110,7 +112,7 @@ def check_facts(facts: ServerFacts, *, version_min: tuple[int, int, int], payloa
         )
     elif version is None or version < version_min:
         trouble = f"is version {facts.version}, but {'.'.join(map(str, version_min))} or newer is needed"
-    elif facts.max_payload < payload_min:
+    elif 0 < facts.max_payload < payload_min:
         trouble = f"takes messages up to {facts.max_payload} bytes only; set `max_payload: {payload_min}`"
     if trouble:
         raise JadeError(
