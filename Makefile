@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check format bench torture fuzz lock clean
+.PHONY: setup demo demo-cluster bench-cluster test check format bench torture fuzz lock clean
 
 setup: $(STAMP)
 
@@ -17,6 +17,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup
 	$(BIN)/jade demo
+
+demo-cluster: setup
+	$(BIN)/jade demo --cluster
 
 test: setup
 	$(BIN)/python -m pytest
@@ -33,6 +36,9 @@ format: setup
 
 bench: setup
 	$(BIN)/python bench/run.py
+
+bench-cluster: setup
+	$(BIN)/python bench/cluster.py
 
 torture: setup
 	$(BIN)/python -m tests.crash.torture

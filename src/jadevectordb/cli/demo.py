@@ -30,7 +30,8 @@ _BATCHES = 12  # acknowledged before each kill
     type=click.Path(path_type=Path),
     help="Folder with the WordNet files, if not data/wordnet of the checkout.",
 )
-def demo(folder: Path | None, keep: bool, data: Path | None) -> None:
+@click.option("--cluster", is_flag=True, help="Three nodes instead, one of them killed while it writes and searches.")
+def demo(folder: Path | None, keep: bool, data: Path | None, cluster: bool) -> None:
     """Show what it does, on real data, in half a minute.
 
     Loads, searches, measures, kills itself in the middle of a write, and looks what is left.
@@ -38,6 +39,14 @@ def demo(folder: Path | None, keep: bool, data: Path | None) -> None:
     Ends with exit code 1 when a promise was not kept: recall far below what was asked, or an acknowledged write lost.
     """
     # Loaded here, so that `jade --help` need not wait for them
+    if cluster:
+        from jadevectordb.cli import demo_cluster
+
+        if folder is not None:
+            raise jade.JadeError(jade.ErrorCode.INVALID_ARGUMENT, "--folder does not go with --cluster; --keep does.")
+        if not demo_cluster.run(data, keep):
+            raise click.exceptions.Exit(1)
+        return
     from jadevectordb.cli import demo_data, demo_search
     from jadevectordb.cli.demo_show import Show
 

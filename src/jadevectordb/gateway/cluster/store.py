@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
@@ -29,11 +30,11 @@ from jadevectordb.model.schema import Schema, parse_schema
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.log import Log
 from jadevectordb.ports.metadata_store import MetadataStore
-from jadevectordb.ports.transport import Answerer, Transport
+from jadevectordb.ports.transport import Transport
 from jadevectordb.query.balancer import Balancer, Balancing
 from jadevectordb.query.barriers import Barriers
 from jadevectordb.query.cluster_writer import AppendOnly, ClusterWriter, GatewayTime
-from jadevectordb.query.fan_out import FanOut
+from jadevectordb.query.fan_out import FanOut, OwnReplicas
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.outbox import Outbox, OutboxFigures
 from jadevectordb.topology.cluster_map import DatabaseRecord, ReplicaState
@@ -42,6 +43,7 @@ from jadevectordb.topology.sharding import sharding_of
 
 logger = logging.getLogger("jadevectordb.clusterstore")
 _NAME_PREFIX = "cluster/name/"
+_NEVER_AGAIN = re.compile(r"db_[0-9a-f]{16}")  # as the catalog makes them, from chance
 _DRAIN_S = 5.0  # for writes at EVENTUAL, when the node stops
 
 
@@ -75,7 +77,7 @@ class ClusterStore:
         node: str,
         open_log: Callable[[str], AppendOnly],
         new_id: Callable[[], str],
-        local: Answerer | None = None,
+        local: OwnReplicas | None = None,
         outboxes: OutboxFolders | None = None,
         balancing: Balancing = Balancing.LEAST_LOADED,
         replication: int = 3,
@@ -133,7 +135,8 @@ class ClusterStore:
                 "create_database takes a name, an integer dimension, and an integer number of shards.",
             )
         shards = shards or self._shards
-        database_id = f"d{self._new_id()}"
+        # A name that is never given twice serves as the id: then people, streams and folders call the database alike
+        database_id = name if isinstance(name, str) and _NEVER_AGAIN.fullmatch(name) else f"d{self._new_id()}"
         config = DatabaseConfig(
             name=name,
             folder=database_id,
