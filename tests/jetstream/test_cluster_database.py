@@ -13,7 +13,8 @@ from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.access.operations import check
 from jadevectordb.gateway.cluster.database import ClusterDatabase
-from jadevectordb.gateway.service.catalog import Catalog
+from jadevectordb.gateway.service.catalog import Catalog, DatabaseRecord, Entry
+from jadevectordb.gateway.service.sessions import reading, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import F
 from tests.cluster_world import Cluster, wait_until
@@ -348,3 +349,16 @@ def test_catalogs_of_all_nodes_agree(cluster: Cluster) -> None:
     catalogs[0].drop(made.id)
     wait_until(lambda: catalogs[1].find(made.id) is None)
     wait_until(lambda: dropped == [made.id])
+
+
+def test_what_clients_send_reaches_a_cluster(cluster: Cluster, filled: ClusterDatabase) -> None:
+    entry = Entry(DatabaseRecord(id="filled", name="filled"), filled, 0)
+    assert reading("filled~0.1,3.1", "strong", entry) == {"seen": {0: 1, 3: 1}, "consistency": "strong"}
+    assert writing("eventual", entry) == {"consistency": "eventual"} and writing("", entry) == {}
+    assert filled.exists("v1", **reading("filled~0.1", "", entry))
+    with pytest.raises(JadeError) as refused:
+        filled.exists("v1", **reading("filled~9.1", "", entry))
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    with pytest.raises(JadeError) as behind:
+        filled.exists("v1", seen={0: 10_000, 1: 10_000, 2: 10_000, 3: 10_000}, timeout=0.3)
+    assert behind.value.retryable

@@ -42,6 +42,9 @@ class Replicas:
         self.given_up = threading.Event()
         self.behave: Callable[[Count, Reply], bool] = lambda call, reply: False
 
+    def answer_here(self, call: msgspec.Struct) -> Any | None:
+        return None
+
     def answer(self, call: msgspec.Struct, reply: Reply) -> Callable[[], None] | None:
         assert isinstance(call, Count)
         self.calls.append(call.asked.shards)

@@ -55,6 +55,14 @@ class Picture(Protocol):
         ...
 
 
+class OwnReplicas(Answerer, Protocol):
+    """What answers for the replicas of the node that asks; any thread may ask."""
+
+    def answer_here(self, call: msgspec.Struct) -> Any | None:
+        """The answer, when it can be had in the calling thread soon; None: ask by `answer`. Raises what the answer says instead."""
+        ...
+
+
 @dataclass(slots=True)
 class Question:
     """make: the call, from what all calls carry. at_least: sequences by shard that the answer must have seen.
@@ -110,7 +118,7 @@ class FanOut:
     """local: answers for the own node's replicas; None when it has none."""
 
     def __init__(
-        self, transport: Transport, picture: Picture, balancer: Balancer, node: str, local: Answerer | None
+        self, transport: Transport, picture: Picture, balancer: Balancer, node: str, local: OwnReplicas | None
     ) -> None:
         self.transport = transport
         self.picture = picture
@@ -137,18 +145,11 @@ class FanOut:
         worker_s = min(question.worker_s, question.timeout_s)
         if question.hedging is not None:  # beyond this, other replicas have their turn
             worker_s = min(worker_s, max(_SILENT_S_MIN, _SILENT_FACTOR * question.hedging.delay_s))
-        done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         call = question.make(_asked(question, routes.by_node[self.node], self.picture.map.version, worker_s))
         self.balancer.began(self.node)
         seconds: float | None = None
         try:
-            give_up = local.answer(call, lambda answer, error: done.put((answer, error)))
-            try:
-                answer, error = done.get(timeout=worker_s)
-            except queue.Empty:
-                if give_up is not None:
-                    give_up()
-                return None
+            answer, error = _answer_of(local, call, worker_s)
             if error is not None:
                 failure = _as_jade_error(error)
                 return None if failure.code in _ELSEWHERE else Gathered(error=failure, calls=1)
@@ -192,6 +193,24 @@ class FanOut:
             self.transport.run(give_up)
             raise
         return [gathered for gathered in results if gathered is not None]
+
+
+def _answer_of(local: OwnReplicas, call: msgspec.Struct, worker_s: float) -> tuple[Any, Exception | None]:
+    """The answer of the own replicas, or why there is none within the time."""
+    try:
+        answer = local.answer_here(call)
+    except JadeError as error:
+        return None, error
+    if answer is not None:
+        return answer, None
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+    give_up = local.answer(call, lambda answer, error: done.put((answer, error)))
+    try:
+        return done.get(timeout=worker_s)
+    except queue.Empty:
+        if give_up is not None:
+            give_up()
+        return None, JadeError(ErrorCode.TIMEOUT, f"This node's replicas did not answer within {worker_s:g} s.")
 
 
 def _asked(question: Question, shards: tuple[int, ...], map_version: int, worker_s: float) -> Asked:

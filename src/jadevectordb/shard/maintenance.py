@@ -145,6 +145,11 @@ class Maintenance:
                     )
                 self._progress.wait(min(left, _RETRY_S))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every frozen row is in an indexed segment as planned, now."""
+        return self._settled()
+
     def wait_settled(self, timeout_s: float | None) -> None:
         """Return when every frozen row is in an indexed segment as planned. Raises TIMEOUT, or the trouble in the way."""
         self._wait(self._settled, timeout_s, "Indexing")

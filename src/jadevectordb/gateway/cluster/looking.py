@@ -56,6 +56,7 @@ class ClusterLooks:
             watermarks=[stats.watermarks[0] for stats in shards],
             trouble=" ".join(troubles),
             rows_to_build=sum(stats.rows_to_build for stats in shards),
+            settled=all(stats.settled for stats in shards),
         )
 
     def trouble(self) -> str:
@@ -112,12 +113,6 @@ class ClusterLooks:
         found = self._reader.stats_of_all(places, _ANY)
         for node, shard in places:
             stats = found.get((node, shard))
-            if stats is None or stats.watermarks[0] < sequences[shard] or not _is_settled(stats):
+            if stats is None or stats.watermarks[0] < sequences[shard] or not stats.settled:
                 late.append(f"shard {shard} on {node}")
         return late
-
-
-def _is_settled(stats: Stats) -> bool:
-    return not stats.rows_to_build and not any(
-        segment.live and segment.index in ("growing", "not built yet") for segment in stats.segments
-    )

@@ -44,6 +44,7 @@ class Stats(msgspec.Struct, frozen=True):
     watermarks: list[int]
     trouble: str
     rows_to_build: int = 0  # in segments on disk that the background is to build an index for, or another one
+    settled: bool = True  # every row that was sealed is in an indexed segment as planned
 
     def as_dict(self) -> dict[str, object]:
         plain: dict[str, object] = msgspec.to_builtins(self)
@@ -82,6 +83,7 @@ def stats_of(database: OpenDatabase) -> Stats:
         watermarks=[int(shard.watermark) for shard in view.shards],
         trouble="" if trouble is None else str(trouble),
         rows_to_build=sum(build.rows for replica in database.replicas for build in replica.planned_builds()),
+        settled=database.maintenance.is_settled,
     )
 
 
