@@ -5,16 +5,14 @@ Each entry carries our own checksum, each sequence is checked by who reads, and 
 same message id until its place is known (`jetstream_publish`). An entry that belongs to a request is known by it: the same
 request sent again within `LOG_DUPLICATES_S`, by this node or another, gets the place of the first.
 
-The parts: `nats_connection` talks, `jetstream_api` asks, `jetstream_publish` stores, `jetstream_tail` reads, `jetstream_follow`
-delivers, `jetstream_archive` copies.
+The parts: `nats_connection` talks, `jetstream_api` asks, `jetstream_messages` names and
+`jetstream_publish` stores, `jetstream_tail` and `jetstream_read` read, `jetstream_follow` delivers, `jetstream_archive` copies.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
-import secrets
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from collections.abc import Sequence as Seq
@@ -34,10 +32,12 @@ from jadevectordb.adapters.jetstream_api import (
 )
 from jadevectordb.adapters.jetstream_archive import copy_streams
 from jadevectordb.adapters.jetstream_follow import EntryReader, Following
+from jadevectordb.adapters.jetstream_messages import messages_of
 from jadevectordb.adapters.jetstream_publish import Message, publish
-from jadevectordb.adapters.jetstream_tail import TIME_HEADER, Tail, check_start
+from jadevectordb.adapters.jetstream_read import newest_at, read_entries
+from jadevectordb.adapters.jetstream_tail import Tail, check_start
 from jadevectordb.adapters.nats_connection import NatsConnection
-from jadevectordb.log.message import encode_message, stream_seed
+from jadevectordb.log.message import stream_seed
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import HybridTime, Sequence, ShardId
 from jadevectordb.model.limits import (
@@ -45,9 +45,6 @@ from jadevectordb.model.limits import (
     LOG_APPENDING_BYTES_MAX,
     LOG_DUPLICATES_S,
     LOG_FOLLOW_BYTES_MAX,
-    LOG_REQUEST_BYTES_MAX,
-    LOG_REQUEST_ENTRIES_MAX,
-    NATS_PAYLOAD_BYTES_MAX,
 )
 from jadevectordb.model.operations import Entry
 from jadevectordb.ports.log import Delivered, Frame
@@ -56,8 +53,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ASK_S = 10.0
 _CREATE_S = 60.0
 _CREATED_AT_ONCE = 16
-_SILENT_S_MAX = 30.0  # a reader that receives nothing for so long gives up
-_HEADERS_BYTES = 1024
 _TIMES_FIRST = 256  # entries looked at first by `sequence_at`; then four times as many, and so on
 
 T = TypeVar("T")
@@ -174,7 +169,8 @@ class JetStreamLog:
         for at, (shard, _entry) in enumerate(entries):
             by_shard.setdefault(shard, []).append(at)
         messages = {
-            shard: self._messages(shard, [entries[at][1] for at in places]) for shard, places in by_shard.items()
+            shard: messages_of(self.stream(shard), shard, [entries[at][1] for at in places])
+            for shard, places in by_shard.items()
         }
         size = sum(len(message.data) for parts in messages.values() for message in parts)
         deadline = Deadline(self._connection, self._append_s)
@@ -187,27 +183,6 @@ class JetStreamLog:
                 sequences[at] = Sequence(first + number)
         self._await_subscribers(lasts, deadline)
         return sequences
-
-    def _messages(self, shard: ShardId, entries: list[Entry]) -> list[Message]:
-        seed = stream_seed(self.stream(shard))
-        messages = [
-            Message(_message_id(entry), encode_message(shard, entry, seed), ((TIME_HEADER, str(entry.time)),))
-            for entry in entries
-        ]
-        largest = max(len(message.data) for message in messages)
-        together = sum(len(message.data) for message in messages)
-        if (
-            largest > NATS_PAYLOAD_BYTES_MAX - _HEADERS_BYTES
-            or together > LOG_REQUEST_BYTES_MAX
-            or len(messages) > LOG_REQUEST_ENTRIES_MAX
-        ):
-            raise JadeError(
-                ErrorCode.REQUEST_TOO_LARGE,
-                f"{together} bytes in {len(messages)} entries for shard {shard} are too much for one request to a replicated "
-                f"log, which takes {LOG_REQUEST_BYTES_MAX} bytes in {LOG_REQUEST_ENTRIES_MAX} entries at once; send less at a time",
-                details={"shard": shard, "bytes": together, "entries": len(messages)},
-            )
-        return messages
 
     async def _publish_all(self, messages: dict[ShardId, list[Message]], deadline: Deadline) -> dict[ShardId, int]:
         """The last sequence of each shard's messages."""
@@ -330,16 +305,7 @@ class JetStreamLog:
 
     def entries(self, shard: ShardId, first: Sequence, last: Sequence) -> Iterator[Delivered]:
         """The entries of one shard from first to last, both included. Raises LOG_TRUNCATED, CORRUPT, UNAVAILABLE."""
-        if first > last:
-            return
-        stream = self.stream(shard)
-        reader = EntryReader(self._connection, stream, shard, stream_seed(stream))
-        tail = Tail(self._connection, stream, first)
-        try:
-            for received in _taken(tail, stream, first, last):
-                yield reader.delivered(received)
-        finally:
-            tail.close()
+        return read_entries(self._connection, self.stream(shard), shard, first, last)
 
     def first(self, shard: ShardId) -> Sequence:
         """As `Log.first`, by the word of the stream's leader."""
@@ -388,19 +354,11 @@ class JetStreamLog:
         stream, end, count = self.stream(shard), state.last, _TIMES_FIRST
         while end >= state.first:
             begin = max(state.first, end - count + 1)
-            found = self._newest_at(stream, begin, end, time)
+            found = newest_at(self._connection, stream, begin, end, time)
             if found is not None:
                 return Sequence(found)
             end, count = begin - 1, count * 4
         return Sequence(state.first - 1)
-
-    def _newest_at(self, stream: str, first: int, last: int, time: HybridTime) -> int | None:
-        tail = Tail(self._connection, stream, first, times_only=True)
-        try:
-            hits = [one.sequence for one in _taken(tail, stream, first, last) if int(one.data or b"0") <= time]
-        finally:
-            tail.close()
-        return hits[-1] if hits else None
 
     def copy_to(self, directory: Path) -> None:
         """As `Log.copy_to`: the copy is a `LocalLog`'s folder with the same sequences."""
@@ -446,24 +404,3 @@ class JetStreamLog:
         with self._lock:
             if self._closed:
                 raise JadeError(ErrorCode.CLOSED, "the log is closed; open the database again")
-
-
-def _message_id(entry: Entry) -> str:
-    """The same for the same part of the same request, whoever sends it. A request id is any text, so it is hashed."""
-    if not entry.request_id:
-        return secrets.token_hex(16)
-    name = f"{entry.part}/{entry.parts}/{entry.request_id}"
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-
-
-def _taken(tail: Tail, stream: str, first: int, last: int) -> Iterator[Any]:
-    for sequence in range(first, last + 1):
-        try:
-            received = tail.get(_SILENT_S_MAX)
-        except TimeoutError:
-            raise JadeError(
-                ErrorCode.UNAVAILABLE,
-                f"nothing was received from {stream} for {_SILENT_S_MAX:g} s ({tail.trouble or 'no answer'}); retry",
-            ) from None
-        assert received is not None and received.sequence == sequence
-        yield received
