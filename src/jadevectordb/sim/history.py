@@ -96,8 +96,11 @@ class Invocation(
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="answer", omit_defaults=True, gc=False):
-    """What came back. fates: of ids whose fate is not that of the whole. sequences: by shard; of a write where its entry stands,
-    of a read the watermark of the view that served it, when told. seen: of a read or search. refusal: why a write failed.
+    """What came back.
+
+    fates: of ids whose fate is not that of the whole. seen: of a read or search. refusal: the condition that made a write fail.
+    sequences: by shard; of a write where its entry stands, of a read the watermark of the view that served it, when told (the
+    view's own, not a token that was merged with others).
     """
 
     op: str

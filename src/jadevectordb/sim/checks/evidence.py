@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.sim.checks.violation import Rule, Teller, Violation, named
-from jadevectordb.sim.history import Fate, History, Operation, Seen
+from jadevectordb.sim.history import NEVER, Fate, History, Operation, Seen
 
 EntryKey: TypeAlias = tuple[
     str, int | str
@@ -71,9 +71,12 @@ class Evidence:
         self._shown: dict[EntryKey, Operation] = {}  # the first to end of the reads that prove it
         self._said: set[str] = set()
         self._collect_changes()
+        shards = {i: {change.shard for change in changes} for i, changes in self.changes.items()}
+        self._shards = {i: shards_of_id.pop() for i, shards_of_id in shards.items() if len(shards_of_id) == 1}
         self._collect_sightings()
         self._ordered = {i: self._by_version(changes) for i, changes in self.changes.items()}
-        self._deletes = {i: [c for c in changes if c.value is None] for i, changes in self.changes.items()}
+        self._deletes = {i: [d for d in ordered if d[1].value is None] for i, ordered in self._ordered.items()}
+        self._lost_deletes = {i: self._first_lost_delete(changes) for i, changes in self.changes.items()}
 
     # What is known of a change
 
@@ -92,8 +95,7 @@ class Evidence:
 
     def shard_of(self, vector_id: str) -> int | None:
         """Its shard, when all changes of the id name the same one: only then are its versions places in one log."""
-        shards = {change.shard for change in self.changes.get(vector_id, ())}
-        return shards.pop() if len(shards) == 1 else None
+        return self._shards.get(vector_id)
 
     def newest(self, vector_id: str, version_max: int) -> tuple[int, Change] | None:
         """The newest change of the id known to stand at or before this place of its shard's log."""
@@ -101,19 +103,32 @@ class Evidence:
         place = bisect_right(ordered, version_max, key=lambda item: item[0])
         return ordered[place - 1] if place else None
 
-    def deletes_after(self, vector_id: str, after: int, reader: Operation) -> list[int]:
-        """Versions of the deletes that may stand after this place and be seen by this read; `after + 1` for one not known."""
-        possible = []
-        for delete in self._deletes.get(vector_id, ()):
-            version = self.version(delete)
-            began = delete.by.start < reader.answered
-            if began and delete.fate is not Fate.FAILED and (version is None or version > after):
-                possible.append(after + 1 if version is None else version)
-        return possible
+    def delete_after(self, vector_id: str, after: int, reader: Operation) -> int | None:
+        """The first place behind this one where a delete may stand that this read saw: `after + 1` if it is one of unknown place."""
+        shard = self.shard_of(vector_id)
+        told = None if shard is None else reader.sequences.get(shard)
+        watermark = NEVER if told is None else told
+        began = self._lost_deletes.get(vector_id, NEVER)
+        if began < reader.answered and after < watermark:
+            return after + 1
+        deletes = self._deletes.get(vector_id, [])
+        for version, delete in deletes[bisect_right(deletes, after, key=lambda item: item[0]) :]:
+            if version > watermark:
+                return None
+            if delete.by.start < reader.answered:
+                return version
+        return None
 
     def _by_version(self, changes: list[Change]) -> list[tuple[int, Change]]:
-        known = [(self.version(change), change) for change in changes if change.fate is not Fate.FAILED]
+        lost = self.history.conflicts  # these stand in the log and changed nothing
+        effective = [c for c in changes if c.fate is not Fate.FAILED and (c.id, c.value) not in lost]
+        known = [(self.version(change), change) for change in effective]
         return sorted(((v, c) for v, c in known if v is not None), key=lambda item: item[0])
+
+    def _first_lost_delete(self, changes: list[Change]) -> int:
+        """When the first delete was called of which nobody knows where it stands, or whether it does."""
+        lost = (c for c in changes if c.value is None and c.fate is not Fate.FAILED and self.version(c) is None)
+        return min((change.by.start for change in lost), default=NEVER)
 
     # Collecting
 

@@ -15,15 +15,24 @@ from jadevectordb.model.limits import CHECK_TRIALS_MAX
 from jadevectordb.sim.checks.evidence import Evidence
 from jadevectordb.sim.checks.register import ABSENT, Act, Step, decide
 from jadevectordb.sim.checks.violation import Rule, Violation, named
-from jadevectordb.sim.history import NEVER, Fate, Kind
+from jadevectordb.sim.history import NEVER, Fate, Kind, Level, Operation
 
 
 def explain(evidence: Evidence, vector_id: str, steps: Seq[Step], configurations_max: int) -> Violation:
     """steps: of one id, for which `decide` found no order."""
     smallest = smallest_part(steps, configurations_max)
     rule, message = _Story(evidence, vector_id, list(steps), smallest, configurations_max).told()
-    lines = evidence.teller.lines((step.by for step in smallest), *_ids(smallest, vector_id))
+    operations = [step.by for step in smallest]
+    operations += [proof for step in smallest if (proof := _shown_by(evidence, vector_id, step)) is not None]
+    lines = evidence.teller.lines(operations, *_ids(smallest, vector_id))
     return Violation(rule, f'"{vector_id}": {message}', lines, (vector_id,))
+
+
+def _shown_by(evidence: Evidence, vector_id: str, step: Step) -> Operation | None:
+    """The read that proves that a write took effect which was never acknowledged."""
+    if step.act is not Act.SET or step.by.fate_of(vector_id) is not Fate.UNKNOWN:
+        return None
+    return next(evidence.shown_by(c) for c in evidence.changes[vector_id] if c.by is step.by)
 
 
 def _ids(smallest: Seq[Step], vector_id: str) -> set[str]:
@@ -46,7 +55,7 @@ def smallest_part(steps: Seq[Step], configurations_max: int, trials_max: int = C
             trials += 1
             if trials > trials_max:
                 return part
-            rest = _without(part, part[at : at + size])
+            rest = without(part, part[at : at + size])
             if len(rest) < len(part) and decide(rest, configurations_max).linearizable is False:
                 part, shrunk = rest, True
             else:
@@ -56,7 +65,8 @@ def smallest_part(steps: Seq[Step], configurations_max: int, trials_max: int = C
         size = max(1, size // 2)
 
 
-def _without(steps: Seq[Step], leave_out: Seq[Step]) -> list[Step]:
+def without(steps: Seq[Step], leave_out: Seq[Step]) -> list[Step]:
+    """These left out, with all that could not be explained any more without them. If the steps have an order, so has the rest."""
     gone = {id(step) for step in leave_out}
     states = {step.leaves for step in leave_out if step.act is Act.SET}
     first_clear = min((step.start for step in leave_out if step.act is Act.CLEAR), default=NEVER)
@@ -88,8 +98,9 @@ class _Story:
     def told(self) -> tuple[Rule, str]:
         looks = sorted((s for s in self._part if s.act is Act.LOOK), key=lambda s: (s.start, s.end))
         conditional = [s for s in self._part if s.changes and s.finds is not None]
-        if any(s.version is not None for s in self._part) and self._explained_without_versions():
-            return self._versions_against_time()
+        against_time = self._versions_against_time()
+        if against_time is not None:
+            return against_time
         for look in reversed(looks):
             if look.by.changes:
                 conditional.append(look)
@@ -99,13 +110,15 @@ class _Story:
                 return told
         if conditional:
             return self._condition(max(conditional, key=lambda s: s.start))
+        if self._explained_without_versions():
+            return Rule.VERSION_ORDER, "what was seen of these writes is not in the order of their versions."
         return Rule.NOT_LINEARIZABLE, "no order of these operations explains what each of them found."
 
     def _explained_without_versions(self) -> bool:
         freed = [replace(step, version=None) for step in self._part]
         return decide(freed, self._max).linearizable is not False
 
-    def _versions_against_time(self) -> tuple[Rule, str]:
+    def _versions_against_time(self) -> tuple[Rule, str] | None:
         versioned = [s for s in self._part if s.version is not None]
         for later in versioned:
             for earlier in versioned:
@@ -116,7 +129,7 @@ class _Story:
                         f"{self._evidence.teller.began(later.by)} s, after {named(earlier.by)} with version {earlier.version} "
                         "had taken effect."
                     )
-        return Rule.VERSION_ORDER, "reads saw these writes in another order than that of their versions."
+        return None
 
     def _read(self, look: Step) -> tuple[Rule, str] | None:
         assert look.finds is not None
@@ -131,10 +144,10 @@ class _Story:
         if behind.act is Act.CLEAR:
             return Rule.UNDELETED, f"{saw}, although {self._done(behind)}."
         why = f"{saw}, although {self._done(behind)}"
-        if writer.by.fate_of(self._id) is Fate.UNKNOWN and self._was_gone(behind, state):
-            return Rule.RESURRECTED, f"{why}; {named(writer.by)} of it was never acknowledged."
         if behind.act is Act.SET and self._never_seen(behind):
             return Rule.LOST_WRITE, f"{why}, and no read ever found that."
+        if writer.by.fate_of(self._id) is Fate.UNKNOWN and self._was_gone(behind, state):
+            return Rule.RESURRECTED, f"{why}; {named(writer.by)} of it was never acknowledged."
         return Rule.STALE_READ, f"{why}."
 
     def _found_nothing(self, saw: str, behind: Step | None) -> tuple[Rule, str] | None:
@@ -146,7 +159,7 @@ class _Story:
 
     def _behind(self, look: Step, state: int) -> Step | None:
         """The newest step of the part that was over before this read began, and left or found something else."""
-        over = [s for s in self._part if s.end < look.start and s.act is not Act.WITNESS]
+        over = [s for s in self._part if s.end < look.start]
         other = [s for s in over if (s.leaves != state if s.changes else s.finds is not None and state not in s.finds)]
         changes = [s for s in other if s.changes and s.by.fate_of(self._id) is Fate.OK]
         return max(changes or other, key=lambda s: s.end, default=None)
@@ -154,6 +167,8 @@ class _Story:
     def _was_gone(self, behind: Step, state: int) -> bool:
         """Whether the part shows that something else stood after the state had: then it did not only come late."""
         writer = self._writers[state]
+        if behind.version is not None and writer.version is not None:
+            return behind.version > writer.version
         return behind.start > writer.start
 
     def _never_seen(self, step: Step) -> bool:
@@ -164,9 +179,13 @@ class _Story:
         if step.changes:
             verb = "deleted it" if step.act is Act.CLEAR else f"wrote {self._value(step.leaves)}"
             version = "" if step.version is None else f" as version {step.version}"
-            if step.by.fate_of(self._id) is Fate.OK:
-                return f"{named(step.by)} {verb}{version}, acknowledged at {teller.ended(step.by)} s"
-            return f"{named(step.by)} {verb}{version} and had taken effect before"
+            did = f"{named(step.by)} {verb}{version}"
+            rest = "after which all came to rest"
+            if step.by.fate_of(self._id) is not Fate.OK:
+                shown = _shown_by(self._evidence, self._id, step)
+                return f"{did}, {rest}" + ("" if shown is None else f" ({named(shown)} proves that it took effect)")
+            at_rest = f", {rest}" if step.by.call.level is Level.EVENTUAL else ""
+            return f"{did}, acknowledged at {teller.ended(step.by)} s{at_rest}"
         assert step.finds is not None
         found = " or ".join(self._value(state) for state in sorted(step.finds))
         return f"{named(step.by)} had found {found} by {teller.ended(step.by)} s"

@@ -14,12 +14,14 @@ four steps that lose nothing, and without which unknown outcomes, open for ever,
 - an open read whose value stands has its moment at once: reads change nothing;
 - a value is not replaced while a read that saw it is still to be called: that read could never be explained;
 - an acknowledged write that nobody saw, without a version, is taken to stand right before the next unconditional change;
-- deletes with unknown outcomes are alike, so only how many were used counts; an unknown write that nobody saw is left out.
+- unconditional deletes without versions that end alike are used in the order of their calls; where nobody knows their outcome, a
+  configuration that used more of them to come to the same is dropped; an unknown write that nobody saw is left out.
 With all versions known one order is left, and the walk is linear in the number of operations.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -124,7 +126,9 @@ def _prepared(steps: Seq[Step]) -> list[Step]:
 class _Open:
     """The operations that are called and not answered at a moment of the walk, by index."""
 
-    changes: list[int] = field(default_factory=list)
+    changes: list[int] = field(default_factory=list)  # all but the free deletes
+    deletes: dict[tuple[bool, int], list[int]] = field(default_factory=dict)  # free ones that are alike: must, end
+    spare: int = 0  # bits of the free deletes that need not have a moment
     looks: dict[int, int] = field(default_factory=dict)  # state -> bits of the reads that found it
     passing: int = 0  # bits of the writes that may stand right before any unconditional change
 
@@ -185,6 +189,10 @@ class _Walk:
         self._bits[index] = bit
         self._open_peak = max(self._open_peak, len(self._bits))
         if step.changes:
+            if self._free_delete[index]:
+                self._open.deletes.setdefault((step.must, step.end), []).append(index)
+                self._open.spare |= 0 if step.must else bit
+                return configurations
             self._open.changes.append(index)
             if self._passes[index]:
                 self._open.passing |= bit
@@ -203,12 +211,21 @@ class _Walk:
             explained |= self._reach(lacking, index, bit)
             if not step.must:
                 explained |= lacking
+        if self._open.spare and len(explained) > 1:
+            explained = self._thriftiest(explained)
         self._close(index, step, bit)
         return {(s, n, done & ~bit) for s, n, done in explained}
 
     def _close(self, index: int, step: Step, bit: int) -> None:
         del self._bits[index]
         self._free_bits.append(bit.bit_length() - 1)
+        if self._free_delete[index]:
+            alike = self._open.deletes[step.must, step.end]
+            alike.remove(index)
+            if not alike:
+                del self._open.deletes[step.must, step.end]
+            self._open.spare &= ~bit
+            return
         if step.changes:
             self._open.changes.remove(index)
             self._open.passing &= ~bit
@@ -245,7 +262,6 @@ class _Walk:
         if self._last_call.get(state, -1) > self._now:
             return []
         possible = []
-        deletes_tried = set()
         for index in self._open.changes:
             if done & self._bits[index]:
                 continue
@@ -256,13 +272,30 @@ class _Walk:
                 continue
             if self._passes[index] and index != wanted:
                 continue
-            if self._free_delete[index]:
-                alike = (step.must, step.end)
-                if alike in deletes_tried or (not step.must and state == ABSENT):
-                    continue
-                deletes_tried.add(alike)
             possible.append(index)
+        idle = state == ABSENT and not self._open.passing & ~done
+        for (must, _), alike in self._open.deletes.items():
+            if must or not idle:
+                unused = bisect_left(alike, True, key=lambda index: not done & self._bits[index])
+                possible += alike[unused : unused + 1]
         return possible
+
+    def _thriftiest(self, configurations: set[Configuration]) -> set[Configuration]:
+        """Without those that another one equals, but for deletes that it has left to use."""
+        best: dict[Configuration, int] = {}
+        for state, versioned, done in configurations:
+            key = (state, versioned, done & ~self._open.spare)
+            used = done & self._open.spare
+            before = best.setdefault(key, used)
+            if used.bit_count() < before.bit_count():
+                best[key] = used
+        kept = set()
+        for state, versioned, done in configurations:
+            least = best[state, versioned, done & ~self._open.spare]
+            used = done & self._open.spare
+            if used == least or used & least != least:
+                kept.add((state, versioned, done))
+        return kept
 
     def _after(self, configuration: Configuration, index: int) -> Configuration:
         state, versioned, done = configuration
