@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from jadevectordb.adapters.framed_client import FramedTransport
 from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.adapters.framed_server import FramedServer
 from jadevectordb.adapters.jetstream_log import JetStreamLog
+from jadevectordb.adapters.jetstream_shard_logs import JetStreamShardLogs
 from jadevectordb.adapters.kv_store import KvStore
 from jadevectordb.adapters.local_log import LocalLog
 from jadevectordb.adapters.loop_thread import LoopThread
@@ -45,7 +46,6 @@ from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.gateway.service.system_usage import SystemUsage
 from jadevectordb.model.database import CATALOG_NAME
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.ids import Sequence, ShardId
 from jadevectordb.node import membership
 from jadevectordb.node.agent import Agent
 from jadevectordb.node.hosted_shard import HostingWorld
@@ -255,7 +255,9 @@ class ClusterNode:
             on_gain=self._on_gain, on_loss=lambda term: logger.info("not the master any more (term %d)", term),
         )  # fmt: skip
         self.master = MasterLoop(
-            self.metadata, self._observed, self.clock, self.elector.term, _Streams(self._base.open_log),
+            self.metadata, self._observed, self.clock, self.elector.term, JetStreamShardLogs(
+                self._base.connection, own.name, replicas=self._base.log_replicas
+            ),
             MasterSettings(replace_after_s=own.replace_after_s),
         )  # fmt: skip
 
@@ -362,26 +364,6 @@ class ClusterNode:
     def close(self) -> None:
         """Again is fine."""
         self._closers.close()
-
-
-class _Streams:
-    """`control.loop.ShardLogs` over JetStream."""
-
-    def __init__(self, open_log: Callable[[str], JetStreamLog]) -> None:
-        self._open_log = open_log
-
-    def create(self, database: str, shards: int) -> None:
-        with contextlib.closing(self._open_log(database)) as log:
-            log.ensure_streams([ShardId(number) for number in range(shards)])
-
-    def drop(self, database: str, shards: int) -> None:
-        with contextlib.closing(self._open_log(database)) as log:
-            log.ensure_streams([ShardId(number) for number in range(shards)])  # it drops those that it knows
-            log.drop()
-
-    def truncate(self, database: str, up_to: Mapping[int, int]) -> None:
-        with contextlib.closing(self._open_log(database)) as log:
-            log.truncate({ShardId(shard): Sequence(sequence) for shard, sequence in up_to.items()})
 
 
 class _Outboxes:

@@ -320,6 +320,26 @@ def drain(data: str, node: str, wait_s: float, output: str) -> None:
         raise click.exceptions.Exit(1)
 
 
+@cluster.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--replication", type=click.IntRange(1, 7), help="Replicas of each shard; else as the cluster is set.")
+@click.option("--shards", type=click.IntRange(1, 1024), help="Of each database; else as the cluster is set.")
+@click.option("--no-progress", is_flag=True)
+@_asks
+def adopt(folder: Path, replication: int | None, shards: int | None, no_progress: bool, data: str, output: str) -> None:
+    """Take the databases of a single node's FOLDER into the cluster; the folder is only read, and must not be in use.
+
+    Each is filled, then compared vector by vector. When interrupted, the same command goes on where it was.
+    """
+    from jadevectordb.cli.cluster_adopt import adopt as adopted  # opens the engine, which other commands do without
+
+    done = []
+    with _client(data) as client:
+        for one in adopted(folder, client, replication=replication, shards=shards, progress=not no_progress):
+            done.append({"database": one.name, "vectors": one.vectors, "not_carried_over": "; ".join(one.left)})
+    show_records(output, done, ["database", "vectors", "not_carried_over"])
+
+
 def _show_with(output: str, answer: dict[str, Any], rows: str) -> None:
     """Facts, and below them the list that belongs to them."""
     if output != TABLE:
