@@ -35,6 +35,7 @@ _UPKEEP_S = 60.0
 _CLOSE_S_MAX = 2.0  # for writing how often credentials were used, when the server stops
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
+_FIRST_ADMIN_S_MAX, _FIRST_ADMIN_LOOK_S = 2.0, 0.05
 _FIRST_ADMIN = "admin"  # nobody can register under this name
 
 
@@ -106,11 +107,11 @@ class Access:
         )  # fmt: skip
         for part in (self.accounts, self.sessions, self.keys):
             part.on_change = self.gatekeeper.forget
+        self._stopping = threading.Event()
         self._setup_lock = threading.Lock()
         self._setup_token = self._first_admin()
         self.resets = Resets(store, clock, random, self.accounts, deliver_reset)
         self.accounts.on_delete.append(lambda old, _: self.resets.forget(old))
-        self._stopping = threading.Event()
         self._upkeep: threading.Thread | None = None
 
     # The first admin
@@ -126,6 +127,8 @@ class Access:
         except JadeError as error:
             if error.code is not ErrorCode.ALREADY_EXISTS:
                 raise
+            if self._made_elsewhere():
+                return None
             raise JadeError(
                 ErrorCode.CONFLICT,
                 "There is no active admin, and the account `admin` exists without being one, so auth.admin_password can't be "
@@ -136,6 +139,11 @@ class Access:
             details="the first admin, from its configured password", resource=account.user_id,
         )  # fmt: skip
         return None
+
+    def _made_elsewhere(self) -> bool:
+        """Whether another node of a cluster that starts at the same moment has made it: it takes the name first, then the account."""
+        attempts = int(_FIRST_ADMIN_S_MAX / _FIRST_ADMIN_LOOK_S)
+        return any(self.accounts.has_admin() or self._stopping.wait(_FIRST_ADMIN_LOOK_S) for _ in range(attempts))
 
     @property
     def setup_token(self) -> str | None:
