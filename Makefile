@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo demo-cluster bench-cluster test check format bench torture fuzz lock clean
+.PHONY: setup demo demo-cluster bench-cluster test check format bench torture nemesis fuzz lock clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ bench-cluster: setup
 torture: setup
 	$(BIN)/python -m tests.crash.torture
 	$(BIN)/python -m tests.crash.torture_server
+
+nemesis: setup
+	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),3) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --requests 200000

@@ -1,0 +1,1 @@
+"""Real clusters under faults: kills, pauses, partitions, bad disks, while clients write and read, and a verdict at the end."""
