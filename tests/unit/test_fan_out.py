@@ -17,8 +17,9 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.node_calls import Asked, Count, Counted
 from jadevectordb.query.balancer import Balancer, Balancing
-from jadevectordb.query.fan_out import FanOut, Gathered, Question
+from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.hedging import Hedging
+from jadevectordb.query.question import Gathered, Question
 from jadevectordb.topology.cluster_map import (
     ClusterMap,
     DatabaseRecord,

@@ -276,7 +276,6 @@ NODE_ANSWER_BYTES = 4 << 20  # vectors asked for in one answer between nodes, ab
 OUTBOX_BYTES_MAX = 64 << 20  # writes of a database at EVENTUAL that wait on a node to be published; more are refused
 OUTBOX_PAUSE_S_MIN = 0.05  # before publishing is tried again, doubled
 OUTBOX_PAUSE_S_MAX = 5.0  # up to this
-OUTBOX_PARTS_MAX = 64  # entries of a frame published at once
 CONDITIONAL_ENTRY_FACTOR = (
     6  # all conditions of a request and shard are in one log entry: so many times ENTRY_BYTES_MAX
 )

@@ -39,9 +39,10 @@ from jadevectordb.model.operations import Barrier, DeleteWhere, Entry, Operation
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.node_calls import Applied, Asked, AwaitApplied
 from jadevectordb.query.drafts import Draft, draft_delete, draft_update, draft_upsert
-from jadevectordb.query.fan_out import FanOut, Gathered, Question
+from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import WriteLevel
 from jadevectordb.query.outbox import Outbox
+from jadevectordb.query.question import Gathered, Question
 from jadevectordb.query.routing import live_replicas
 from jadevectordb.query.write_checks import check_request_id, invalid
 from jadevectordb.query.writer import Failed, WriteResult, conflict

@@ -12,33 +12,26 @@ from collections.abc import Sequence as Seq
 from typing import Any, Never, overload
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
-from jadevectordb.gateway.cluster import merging
 from jadevectordb.gateway.cluster.looking import ClusterLooks
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
-from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted, query_bytes
-from jadevectordb.gateway.cluster.rows import unpacker_of
+from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted
+from jadevectordb.gateway.cluster.searching import ClusterSearches, not_yet
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
     names_of,
     number_of,
-    overrides_of,
     place_of,
-    recall_of,
     timeout_of,
 )
 from jadevectordb.gateway.embedded.database import MetadataLike
 from jadevectordb.gateway.embedded.hits import Group, Hits, Item, Page
 from jadevectordb.gateway.embedded.opening import FilterLike
 from jadevectordb.gateway.embedded.stats import Stats
-from jadevectordb.index.space import VectorSpace
-from jadevectordb.model import filter_parse, filters
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.filters import Filter
-from jadevectordb.model.limits import BY_ID_ROWS_MAX, K_MAX, READ_S_MAX
+from jadevectordb.model.limits import BY_ID_ROWS_MAX, READ_S_MAX
 from jadevectordb.query import executor
 from jadevectordb.query.cluster_writer import ClusterWriter
 from jadevectordb.query.levels import read_level, write_level
@@ -59,10 +52,9 @@ class ClusterDatabase:
         self, placed: PlacedDatabase, mirror: ClusterMirror, reader: ClusterReader, writer: ClusterWriter
     ) -> None:
         self.placed = placed
-        self._space = VectorSpace(placed.config.metric, placed.config.dimension)
-        self._unpacker = unpacker_of(placed.config)
         self._reader = reader
         self._writer = writer
+        self._searches = ClusterSearches(placed, reader)
         self._looks = ClusterLooks(placed, mirror, reader)
         self._closed = threading.Event()
 
@@ -163,11 +155,11 @@ class ClusterDatabase:
             return self._writer.delete(names, if_version, request_id, level, atomic=atomic, partial=allow_partial)
         if if_version is not None:
             raise invalid("if_version goes with ids, not with a filter.")
-        node = self._parse(filter)
+        node = self._searches.parse(filter)
         if node is None:
             raise invalid("An empty filter would delete everything: drop the database instead, or name what to delete.")
         if atomic and self.config.shards > 1:
-            raise _not_yet("deleting by a filter in all shards at one moment")
+            raise not_yet("deleting by a filter in all shards at one moment")
         return self._writer.delete_where(node, request_id, level)
 
     # Reading by id
@@ -225,7 +217,7 @@ class ClusterDatabase:
     ) -> int:
         """Exactly how many vectors there are, or match, in each shard at some moment of the call."""
         wanted = self._wanted(consistency, seen, timeout, allow_partial)
-        return self._reader.count(self._parse(filter), wanted)
+        return self._reader.count(self._searches.parse(filter), wanted)
 
     def scroll(
         self,
@@ -242,16 +234,14 @@ class ClusterDatabase:
         wanted = self._wanted(consistency, seen, timeout)
         limit = count_of(limit, "limit")
         place_of(cursor)  # raises for what no page gave
-        items = self._reader.scroll(limit, cursor or "", self._parse(filter), wanted, vectors=vectors)
+        items = self._reader.scroll(limit, cursor or "", self._searches.parse(filter), wanted, vectors=vectors)
         return Page(items, items[-1].id if len(items) == limit else None)
 
     def by_id(self, limit: int, offset: int = 0) -> tuple[list[Item], int]:
         """As `Database.by_id`, of databases of up to BY_ID_ROWS_MAX vectors: every vector's id has to come here for it."""
         limit, count = count_of(limit, "limit"), self.count()
         if count > BY_ID_ROWS_MAX:
-            raise _not_yet(
-                f"numbered pages over more than {BY_ID_ROWS_MAX:,} vectors (scroll goes through all of them)"
-            )
+            raise not_yet(f"numbered pages over more than {BY_ID_ROWS_MAX:,} vectors (scroll goes through all of them)")
         items = sorted(self.items(), key=lambda item: item.id)
         return items[offset : offset + limit], len(items)
 
@@ -299,112 +289,11 @@ class ClusterDatabase:
         """
         wanted = self._wanted(consistency, seen, timeout, allow_partial)
         if text is not None:
-            raise _not_yet("searching by words")
-        if (vector is None) == (id is None):
-            raise invalid("search takes a vector or an id, one of them.")
-        options = self._options(
+            raise not_yet("searching by words")
+        options = self._searches.options(
             k, filter, recall, threshold, max_distance, exact, nprobe, candidates, ef_search, group_by, group_size
         )
-        if id is not None:
-            vector = self._vector_of(id, wanted)
-        assert vector is not None
-        started_s = self._reader.now_s()
-        query = self._query(vector)
-        if group_by is not None:
-            assert k is not None
-            gathered, matches = self._groups(query, options, k, group_by, group_size, include, explain, id, wanted)
-        else:
-            if id is not None and k is not None:
-                options["k"] = min(K_MAX, k + 1)
-            gathered = self._reader.search(query, options, include, explain, wanted)
-            matches = merging.best(merging.ranked(gathered.answers, self._reader.rows_of), k, id)
-        hits = merging.hits_of(matches, self._unpacker)
-        missing = tuple(sorted(gathered.missing))
-        if not explain:
-            return Hits(hits, missing_shards=missing)
-        total_us = (self._reader.now_s() - started_s) * 1e6
-        return Hits(hits, merging.explanation_of(gathered, recall, total_us), missing)
-
-    def _options(
-        self,
-        k: int | None,
-        filter: FilterLike,
-        recall: float,
-        threshold: float | None,
-        max_distance: float | None,
-        exact: bool,
-        nprobe: int | None,
-        candidates: int | None,
-        ef_search: int | None,
-        group_by: str | None,
-        group_size: int,
-    ) -> dict[str, object]:
-        """What the nodes are told, checked as far as the configuration tells. Raises INVALID_ARGUMENT, INVALID_FILTER."""
-        if k is None and max_distance is None:
-            raise invalid("k=None (all hits) goes with max_distance.")
-        if threshold is not None and max_distance is not None:
-            raise invalid("threshold and max_distance say the same thing: give one of them.")
-        options: dict[str, object] = {"k": None if k is None else count_of(k, "k"), "recall": recall_of(recall)}
-        node = self._parse(filter)
-        if node is not None:
-            options["filter"] = filters.to_json(node)
-        for name, value in (("threshold", threshold), ("max_distance", max_distance)):
-            if value is not None:
-                options[name] = number_of(value, name)
-        if exact or nprobe is not None or candidates is not None or ef_search is not None:
-            overrides_of(exact, nprobe, candidates, ef_search)
-            by_hand = {"exact": exact, "nprobe": nprobe, "candidates": candidates, "ef_search": ef_search}
-            options.update({name: value for name, value in by_hand.items() if value})
-        if group_by is not None:
-            if k is None:
-                raise invalid("group_by needs k, the number of groups.")
-            if not isinstance(group_by, str) or not group_by:
-                raise invalid(
-                    f"group_by names a metadata field, or a path such as 'author.name'; got {group_by!r:.80}."
-                )
-            options["group_by"], options["group_size"] = group_by, count_of(group_size, "group_size")
-        return options
-
-    def _groups(
-        self,
-        query: bytes,
-        options: dict[str, object],
-        k: int,
-        group_by: str,
-        group_size: int,
-        include: Include,
-        explain: bool,
-        exclude: str | None,
-        wanted: Wanted,
-    ) -> Any:
-        """Nodes choose groups by what they have: more is asked of them until nothing they left out could matter."""
-        include = tuple({"metadata", *include})  # groups are told apart by it
-        extra = exclude is not None
-        asked = min(K_MAX, k + extra)
-        while True:
-            told = {**options, "k": asked, "group_size": min(K_MAX, group_size + extra)}
-            gathered = self._reader.search(query, told, include, explain, wanted)
-            lists = merging.ranked(gathered.answers, self._reader.rows_of)
-            matches, is_sure = merging.grouped(lists, asked, k, group_size, group_by, exclude)
-            if is_sure or asked >= K_MAX:
-                return gathered, matches
-            asked = min(K_MAX, asked * _GROUPS_FACTOR)
-
-    def _query(self, vector: npt.ArrayLike) -> bytes:
-        """Raises DIMENSION_MISMATCH, INVALID_VECTOR."""
-        given = np.asarray(vector)
-        if given.ndim == 2 and len(given) == 1:
-            given = given[0]
-        self._space.prepare_query(given)
-        return query_bytes(given, self.config.metric)
-
-    def _vector_of(self, vector_id: str, wanted: Wanted) -> npt.ArrayLike:
-        if not isinstance(vector_id, str):
-            raise invalid(f"id must be one string, got {vector_id!r:.80}.")
-        item = self._reader.find(names_of(vector_id), wanted)[0]
-        if item is None:
-            raise JadeError(ErrorCode.NOT_FOUND, f"There is no vector {vector_id!r} in {self.name!r} to search by.")
-        return item.vector
+        return self._searches.search(vector, id, options, include, explain, wanted)
 
     def search_batch(
         self,
@@ -420,19 +309,8 @@ class ClusterDatabase:
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension)."""
         wanted = self._wanted(consistency, seen, timeout)
-        options = self._options(k, filter, recall, None, None, False, None, None, None, None, 1)
-        self._space.prepare_queries(vectors)
-        rows = np.asarray(vectors)
-        rows = rows.reshape(1, -1) if rows.ndim == 1 else rows
-        queries = [query_bytes(row, self.config.metric) for row in rows]
-        return [
-            Hits(
-                merging.hits_of(
-                    merging.best(merging.ranked(one.answers, self._reader.rows_of), k, None), self._unpacker
-                )
-            )
-            for one in self._reader.search_each(queries, options, include, wanted)
-        ]
+        options = self._searches.options(k, filter, recall, None, None, False, None, None, None, None, 1)
+        return self._searches.search_each(vectors, options, include, wanted)
 
     def search_groups(
         self,
@@ -529,7 +407,7 @@ class ClusterDatabase:
         self._looks.wait_settled(sequences, limit_s, self._check_open)
 
     def verify(self) -> Never:
-        raise _not_yet(
+        raise not_yet(
             "reading all files of all replicas on demand (each node verifies its files when it opens them, and `digest` compares "
             "contents)"
         )
@@ -540,9 +418,6 @@ class ClusterDatabase:
         return self._reader.digests(Wanted(timeout_s=60.0))
 
     # For those who look inside
-
-    def _parse(self, value: FilterLike) -> Filter | None:
-        return None if value is None else filter_parse.parse(value, self.config.schema)
 
     def _wanted(self, consistency: str, seen: Mapping[int, int], timeout: float, allow_partial: bool = False) -> Wanted:
         self._check_open()
@@ -560,7 +435,3 @@ class ClusterDatabase:
     def close(self) -> None:
         """Later calls raise CLOSED. Again is fine."""
         self._closed.set()
-
-
-def _not_yet(what: str) -> JadeError:
-    return JadeError(ErrorCode.NOT_IMPLEMENTED, f"A cluster does not offer {what} yet; a single node does.")

@@ -13,8 +13,8 @@ from jadevectordb.gateway.cluster.rows import FetchedRows
 from jadevectordb.gateway.embedded.hits import Hit, Unpacker
 from jadevectordb.ports.node_calls import Found
 from jadevectordb.query import executor, merge
-from jadevectordb.query.fan_out import Answered, Gathered
 from jadevectordb.query.plan import Explanation, Match, SegmentPlan
+from jadevectordb.query.question import Answered, Gathered
 
 RowsOf = Callable[[Found], FetchedRows]
 

@@ -34,7 +34,7 @@ OnDatabase = Callable[[str], None]  # the id of a database that came, changed or
 
 
 class ClusterMirror:
-    """Thread-safe; what its properties return is never changed afterwards. A `query.fan_out.Picture`."""
+    """Thread-safe; what its properties return is never changed afterwards. A `query.question.Picture`."""
 
     def __init__(self, metadata: MetadataStore, clock: Clock, *, dead_after_s: float = DEAD_AFTER_S) -> None:
         self._clock = clock

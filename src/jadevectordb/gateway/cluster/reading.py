@@ -35,9 +35,10 @@ from jadevectordb.ports.node_calls import (
     Search,
 )
 from jadevectordb.query.barriers import Barriers
-from jadevectordb.query.fan_out import FanOut, Gathered, Question
+from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.hedging import Hedging
 from jadevectordb.query.levels import ReadLevel
+from jadevectordb.query.question import Gathered, Question
 from jadevectordb.query.write_checks import invalid
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.placed import PlacedDatabase

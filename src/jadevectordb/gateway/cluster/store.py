@@ -34,9 +34,10 @@ from jadevectordb.ports.transport import Transport
 from jadevectordb.query.balancer import Balancer, Balancing
 from jadevectordb.query.barriers import Barriers
 from jadevectordb.query.cluster_writer import AppendOnly, ClusterWriter, GatewayTime
-from jadevectordb.query.fan_out import FanOut, OwnReplicas
+from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.outbox import Outbox, OutboxFigures
+from jadevectordb.query.question import OwnReplicas
 from jadevectordb.topology.cluster_map import DatabaseRecord, ReplicaState
 from jadevectordb.topology.placed import PlacedDatabase, check_replication, encode_placed, placed_key
 from jadevectordb.topology.sharding import sharding_of
