@@ -29,6 +29,7 @@ from jadevectordb.cli import serve
 from jadevectordb.gateway.rest.routes import all_routes
 from jadevectordb.gateway.service.telemetry import Telemetry
 from jadevectordb.model.errors import ErrorCode
+from jadevectordb.settings import cluster as cluster_settings
 from jadevectordb.settings.schema import ServerSettings
 from jadevectordb.settings.sources import load, names, variable_of
 
@@ -220,6 +221,25 @@ def test_compose() -> None:
             assert network in COMPOSE["networks"]
     assert "server:/data" not in server["volumes"]
     assert "data:/data" in server["volumes"]
+
+
+def test_cluster_compose_makes_nodes_that_find_each_other() -> None:
+    compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.cluster.yml").read_text())
+    reached: dict[str, str] = {}
+    for name, service in compose["services"].items():
+        environment = {
+            key: re.sub(r"\$\{.*\}", "0123456789abcdef", value) for key, value in service["environment"].items()
+        }
+        assert environment.keys() <= VARIABLES | {"JADEVECTORDB_ADMIN_PASSWORD"}
+        own = load(None, environment, {}).settings.cluster
+        assert own.enabled and own.node_id == own.peer_host == name
+        assert {node.host for node in cluster_settings.nats_nodes(own)} == set(compose["services"])
+        assert cluster_settings.keeps_log(own)
+        published = service["ports"][0].rsplit(":", 1)[0]
+        reached[name] = own.rest_url
+        assert own.rest_url == f"http://{published}" and service["volumes"] == [f"{name}:/data"]
+        assert compose["volumes"].keys() == compose["services"].keys()
+    assert len(set(reached.values())) == 3
 
 
 def test_grafana_provisioning_fits_the_compose_file() -> None:
