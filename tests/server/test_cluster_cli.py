@@ -145,6 +145,16 @@ def test_writers_notice_nothing_of_a_killed_node_which_comes_back(run: Run, loca
     assert now(local).node("1").is_running
 
 
+def test_shards_are_shown_with_their_replicas(run: Run, local: LocalCluster) -> None:
+    rows = answer(run("shards", "--database", "words", "--format", "json"))
+    assert len(rows) == 2 and {row["replica_nodes"] for row in rows} == {"n1,n2,n3"}
+    one = answer(run("shard-status", rows[0]["shard_id"], "--format", "json"))
+    assert one["migration"] is None and [replica["node_id"] for replica in one["placement"]] == ["n1", "n2", "n3"]
+    assert (
+        rows[0]["shard_id"] in run("shards").stdout and "watermark" in run("shard-status", rows[1]["shard_id"]).stdout
+    )
+
+
 def test_the_master_changes_on_purpose(run: Run, local: LocalCluster) -> None:
     before = master_of(run)
     done = answer(run("failover", "--format", "json"))

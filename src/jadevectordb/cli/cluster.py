@@ -19,12 +19,14 @@ import jadevectordb as jade
 from jadevectordb.cli import terminal
 from jadevectordb.cli.local_cluster import NODES_MAX, SERVE_S, STOP_S, LocalCluster, LocalNode, tail
 from jadevectordb.cli.output import TABLE, format_option, show_facts, show_plain, show_records
-from jadevectordb.cli.places import connection_options, is_curl, names_server, open_client
+from jadevectordb.cli.places import connection_options, is_curl, names_server, open_client, timeout_given
 from jadevectordb.client import Client
+from jadevectordb.client.core import timeouts_of
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FOLDER = "jade-cluster"
 _DRAIN_LOOK_S = 0.5
+_LOCAL_S = 20.0  # for a question to the cluster on this machine, retries included: a failover takes less
 _data_option = click.option(
     "--data", metavar="DIR", default=_FOLDER, show_default=True, help="Folder of a cluster on this machine."
 )
@@ -42,7 +44,7 @@ def _client(data: str) -> Iterator[Client]:
         local = LocalCluster.open(folder)
         if is_curl():
             raise click.UsageError("--curl shows a request to one server: name it with --url.")
-        with local.client() as client:
+        with local.client(timeouts=timeouts_of(timeout_given() or _LOCAL_S)) as client:
             yield client
     else:
         with open_client() as client:

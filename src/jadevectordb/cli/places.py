@@ -153,6 +153,12 @@ def names_server() -> bool:
     return bool(given.get("url") or given.get("profile") or os.environ.get(URL_VARIABLE))
 
 
+def timeout_given() -> float | None:
+    """Seconds for one request, where an option says so."""
+    given: float | None = _connection().get("timeout")
+    return given
+
+
 def is_curl() -> bool:
     return bool(_connection().get("curl"))
 
