@@ -47,7 +47,9 @@ class Gateway:
 
     def __init__(self, cluster: Cluster, name: str, node: Node | None, transport_of: Node) -> None:
         clock = SystemClock()
-        self.mirror = ClusterMirror(cluster.nodes.store, clock)
+        self._seen = ControlMirror(cluster.nodes.store, clock)
+        self._seen.start()
+        self.mirror = ClusterMirror(self._seen, clock)
         self.store = ClusterStore(
             cluster.nodes.store, self.mirror, transport_of.transport, clock, node=name, open_log=cluster.nodes.open_log,
             new_id=lambda: secrets.token_hex(8), local=None if node is None else node.answerer,
@@ -56,7 +58,7 @@ class Gateway:
 
     def close(self) -> None:
         self.store.close()
-        self.mirror.close()
+        self._seen.close()
 
 
 class _Logs:

@@ -33,7 +33,7 @@ from jadevectordb.adapters.os_disk import FolderLock, write_file_atomically
 from jadevectordb.control.elector import Elector
 from jadevectordb.control.liveness import Liveness
 from jadevectordb.control.loop import MasterLoop, MasterSettings
-from jadevectordb.control.mirror import ClusterMirror as ControlMirror
+from jadevectordb.control.mirror import ClusterMirror as NodeMirror
 from jadevectordb.gateway.cluster.answering import ShardAnswerer
 from jadevectordb.gateway.cluster.clustered_view import ClusteredView
 from jadevectordb.gateway.cluster.facts import ClusterFacts
@@ -61,6 +61,7 @@ from jadevectordb.topology.cluster_map import NodeRecord
 logger = logging.getLogger("jadevectordb.cluster")
 LOG_REPLICAS = 3
 _REGISTER_SILENT_S = 3.0
+_STOPPING_ANSWER_S = 2.0
 
 
 class Foundation:
@@ -190,15 +191,18 @@ class ClusterNode:
             self._base = Foundation(settings, clock)
             self._closers.callback(self._base.close)
             self.metadata = self._base.metadata
-            self.mirror = ClusterMirror(self.metadata, clock, dead_after_s=own.dead_after_s)
-            self._closers.callback(self.mirror.close)
+            self._observed = NodeMirror(self.metadata, clock, Liveness(own.dead_after_s))
+            self._observed.start()
+            self._closers.callback(self._observed.close)
+            self.mirror = ClusterMirror(self._observed, clock)
             self._open_replicas()
             self._open_control()
             self.store = self._open_store()
             self._closers.callback(self.store.close)
             self.view = ClusteredView(
-                self.node, self._facts, self.metadata, clock, self._measured, changes=self._changes_made
-            )
+                self.node, self._facts, self.metadata, clock, self._measured, changes=self._changes_made,
+                map_version=lambda: self.mirror.map.version,
+            )  # fmt: skip
             self._closers.callback(self.view.close)
         except BaseException:
             self.close()
@@ -247,9 +251,6 @@ class ClusterNode:
     def _open_control(self) -> None:
         """The election, and what a master does; both begin with `announce`."""
         own = self.settings.cluster
-        self._observed = ControlMirror(self.metadata, self.clock, Liveness(own.dead_after_s))
-        self._observed.start()
-        self._closers.callback(self._observed.close)
         self.elector = Elector(
             self.metadata, self.clock, self.node, self.incarnation, lease_s=own.lease_s, renew_s=own.lease_s / 3,
             on_gain=self._on_gain, on_loss=lambda term: logger.info("not the master any more (term %d)", term),
@@ -291,6 +292,8 @@ class ClusterNode:
         self._closers.callback(self.elector.stop)
         resignations = Resignations(self.metadata, self.elector.term, self.elector.resign)
         self._closers.callback(resignations.close)
+        # First of all when stopping: others may be gone, and with them the quorum
+        self._closers.callback(self._base.connection.hasten, _STOPPING_ANSWER_S)
 
     def _leave(self) -> None:
         self.agent.leave()
@@ -377,7 +380,7 @@ class _Outboxes:
 
     def open(self, database: str) -> LocalLog:
         self._folder.mkdir(parents=True, exist_ok=True)
-        return LocalLog(self._folder / database)
+        return LocalLog(self._folder / database, rotate_bytes_min=1)  # what was published is not kept
 
     def remove(self, database: str) -> None:
         shutil.rmtree(self._folder / database, ignore_errors=True)

@@ -161,6 +161,8 @@ class NatsConnection:
         self._lock = threading.Lock()  # guards _state and _closed
         self._state = ConnectionState(False, "", clock.monotonic_s(), 0, "")
         self._closed = False
+        self._running: set[concurrent.futures.Future[Any]] = set()  # calls that threads wait for; guarded by the lock
+        self._wait_s_max = float("inf")
         self._current: Connected | None = None  # the loop's own, as is the next
         self._changed: asyncio.Event
         self.loop = _new_loop()
@@ -187,15 +189,34 @@ class NatsConnection:
                 work.close()
                 raise _closed()
             future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            self._running.add(future)
+            wait_s = min(deadline_s + _CALL_GRACE_S, self._wait_s_max)
         try:
-            return future.result(deadline_s + _CALL_GRACE_S)
+            return future.result(wait_s)
         except (asyncio.CancelledError, concurrent.futures.CancelledError):
             raise _closed() from None
         except TimeoutError:
             future.cancel()
             raise JadeError(
-                ErrorCode.UNAVAILABLE, f"the connection to the log's servers did not answer within {deadline_s:g} s"
+                ErrorCode.UNAVAILABLE, f"the connection to the log's servers did not answer within {wait_s:g} s"
             ) from None
+        finally:
+            with self._lock:
+                self._running.discard(future)
+
+    def hasten(self, seconds: float) -> None:
+        """This node is stopping: calls wait no longer than this, those under way included. What a call began may still happen."""
+        with self._lock:
+            self._wait_s_max = seconds
+            waiting = list(self._running)
+            if self._closed:
+                return
+
+        def cancel() -> None:
+            for future in waiting:
+                future.cancel()
+
+        self.loop.call_soon_threadsafe(self.loop.call_later, seconds, cancel)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> concurrent.futures.Future[None]:
         """Run it in the loop until it ends or the connection is closed. Raises CLOSED."""

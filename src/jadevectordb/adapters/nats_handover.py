@@ -18,8 +18,8 @@ from jadevectordb.adapters.nats_config import CLIENT_USER, SYSTEM_USER, NatsServ
 from jadevectordb.adapters.nats_monitor import meta_group, streams_led
 from jadevectordb.adapters.nats_tls import client_context
 
-HANDOVER_S_MAX = 5.0
-_ASK_S = 2.0
+HANDOVER_S_MAX = 2.0  # it takes some 30 ms where anybody can take over
+_ASK_S = 1.0
 _LOOK_S = 0.02
 
 

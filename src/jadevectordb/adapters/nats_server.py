@@ -153,7 +153,8 @@ class NatsServer:
             return []
         with self._lock:
             running = self._state is ServerState.RUNNING
-        handed = hand_over(self.config) if running and self.config.servers > 1 else []
+        # Without enough of the others nobody could take over, and asking would only take its time
+        handed = hand_over(self.config) if running and self.config.servers > 1 and self._ask_ready()[0] else []
         self._stopping.set()
         with self._lock:
             child = self._child
