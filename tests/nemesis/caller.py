@@ -17,13 +17,14 @@ _CODES = {str(code): code for code in ErrorCode}
 
 
 class Caller:
-    """Not thread-safe."""
+    """Not thread-safe. session: the token that came with the newest answer, "" = none did."""
 
     def __init__(self, rest: str, token: str, timeout_s: float) -> None:
         """rest: http://HOST:PORT."""
         host, _, port = rest.removeprefix("http://").rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
         self._token = token
+        self.session = ""
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         """The decoded answer. Raises JadeError; details["status"] is there when the server answered."""
@@ -50,6 +51,7 @@ class Caller:
             ) from error
         if answer.status >= 400:
             raise error_of(answer.status, content)
+        self.session = answer.headers.get("X-Jade-Session", "")
         return msgspec.json.decode(content)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """A client of the cluster under test: everything it does is recorded before it is sent and after it was answered.
 
-It talks to one node and moves on to another when that fails it. It is one session: it carries the sequences that its own
-writes were answered with. A write whose outcome is not known is sometimes sent again, to another node, under the same request id:
+It talks to one node and moves on to another when that fails it. It carries the sequences that answers brought. Where only writes
+bring some, its reads are promised to show its own writes and no more; where reads do too, they may never go back either, and it is
+recorded as a session. A write whose outcome is not known is sometimes sent again, to another node, under the same request id:
 for the history that is one operation, which must take effect once.
 """
 
@@ -37,20 +38,27 @@ class Client:
     """One thread's. rests: of all nodes."""
 
     def __init__(
-        self, name: str, recorder: Recorder, registers: Registers, rests: Sequence[str], token: str, rng: random.Random
+        self,
+        name: str,
+        recorder: Recorder,
+        registers: Registers,
+        rests: Sequence[str],
+        token: str,
+        rng: random.Random,
+        *,
+        timeout_s: float = _TIMEOUT_S,
     ) -> None:
         self.name = name
         self.defects: list[Defect] = []
-        self.served_by: dict[str, int] = dict.fromkeys(rests, 0)
         self._recorder = recorder
         self._registers = registers
         self._rng = rng
-        self._callers = [Caller(rest, token, _TIMEOUT_S) for rest in rests]
-        self._rests = list(rests)
+        self._callers = [Caller(rest, token, timeout_s) for rest in rests]
         self._at = rng.randrange(len(rests))
         self._written = 0
         self._token: dict[int, int] = {}
         self._database_id = ""
+        self.reads_bring_tokens = False  # as far as this client has seen
         self._known: dict[str, int] = {}  # versions, for conditions
 
     # Writing
@@ -65,7 +73,14 @@ class Client:
             for place, (i, v) in enumerate(zip(ids, values, strict=True))
         ]
         op = self._recorder.write(
-            self.name, level, ids, values, if_version=conditions, shards=shards, session=self.name, token=self._token
+            self.name,
+            level,
+            ids,
+            values,
+            if_version=conditions,
+            shards=shards,
+            session=self._session_name,
+            token=self._token,
         )
         body = {"vectors": rows, "request_id": f"{self.name}-{self._written}"}
         self._change(op, _PATH + "/vectors", body, level, ids, shards)
@@ -74,7 +89,7 @@ class Client:
         conditions = [self._known.get(i, 0) for i in ids] if conditional else None
         shards = self._registers.shards_of(ids)
         op = self._recorder.delete(
-            self.name, level, ids, if_version=conditions, shards=shards, session=self.name, token=self._token
+            self.name, level, ids, if_version=conditions, shards=shards, session=self._session_name, token=self._token
         )
         self._new_value()
         body: dict[str, Any] = {"ids": ids, "request_id": f"{self.name}-{self._written}"}
@@ -92,12 +107,8 @@ class Client:
         except JadeError as error:
             self._not_done(op, error, ids, shards)
             return
-        sequences = sequences_in(answer["session"])
-        if level is not Level.EVENTUAL:
-            for shard, sequence in sequences.items():
-                self._token[shard] = max(sequence, self._token.get(shard, 0))
-            self._database_id = answer["session"].partition("~")[0]
-        self._recorder.ok(op, sequences=sequences)
+        self._remember(answer["session"])
+        self._recorder.ok(op, sequences=sequences_in(answer["session"]))
 
     def _not_done(self, op: str, error: JadeError, ids: list[str], shards: list[int]) -> None:
         self._look_at(op, error)
@@ -115,13 +126,14 @@ class Client:
         """What was found under each id; None when nobody said."""
         shards = self._registers.shards_of(ids)
         token = self._token if level is Level.SESSION else {}
-        op = self._recorder.read(self.name, level, ids, shards=shards, session=self.name, token=token)
+        op = self._recorder.read(self.name, level, ids, shards=shards, session=self._session_name, token=token)
         try:
             answer = self._send(_PATH + "/vectors/get", {"ids": ids, "include": ["metadata"]}, level)
         except JadeError as error:
             self._look_at(op, error)
             self._recorder.raised(op, error)
             return None
+        self._take_token()
         seen = []
         for vector_id, item in zip(ids, answer["vectors"], strict=True):
             if item is None:
@@ -136,7 +148,7 @@ class Client:
     def search(self, level: Level, k: int) -> None:
         query = [float(self._rng.gauss(0.0, 1.0)) for _ in range(DIMENSION)]
         token = self._token if level is Level.SESSION else {}
-        op = self._recorder.search(self.name, level, query, k, session=self.name, token=token)
+        op = self._recorder.search(self.name, level, query, k, session=self._session_name, token=token)
         body = {"vector": query, "k": k, "include": ["metadata", "version"]}
         try:
             answer = self._send(_PATH + "/search", body, level)
@@ -144,6 +156,7 @@ class Client:
             self._look_at(op, error)
             self._recorder.raised(op, error)
             return
+        self._take_token()
         self._recorder.ok(
             op, seen=[Seen(hit["id"], hit["metadata"]["v"], hit["version"], hit["score"]) for hit in answer["hits"]]
         )
@@ -182,13 +195,27 @@ class Client:
 
     def _once(self, path: str, body: Any, headers: dict[str, str]) -> Any:
         try:
-            answer = self._callers[self._at].call("POST", path, body, headers)
+            return self._callers[self._at].call("POST", path, body, headers)
         except JadeError as error:
             if error.code is not ErrorCode.VERSION_CONFLICT:
                 self._at = (self._at + self._rng.randrange(1, max(2, len(self._callers)))) % len(self._callers)
             raise
-        self.served_by[self._rests[self._at]] += 1
-        return answer
+
+    def _take_token(self) -> None:
+        """Of a read."""
+        session = self._callers[self._at].session
+        if session:
+            self.reads_bring_tokens = True
+            self._remember(session)
+
+    @property
+    def _session_name(self) -> str:
+        return self.name if self.reads_bring_tokens else ""
+
+    def _remember(self, session: str) -> None:
+        for shard, sequence in sequences_in(session).items():
+            self._token[shard] = max(sequence, self._token.get(shard, 0))
+        self._database_id = session.partition("~")[0] or self._database_id
 
     def _session(self) -> str:
         return f"{self._database_id}~{','.join(f'{shard}.{sequence}' for shard, sequence in self._token.items())}"

@@ -112,12 +112,12 @@ zone = "z{place + 1}"
         first = self.nodes[0]
         self.token = self.ask(first, "POST", "/v1/auth/login", {"username": "admin", "password": PASSWORD})["token"]
         self.wait_healthy(60.0)
-        self.ask(
+        made = self.ask(
             first, "POST", "/v2/databases",
             {"name": DATABASE, "dimension": DIMENSION, "metric": "euclidean", "shards": self.shards}, timeout_s=30.0,
         )  # fmt: skip
+        self._database_id = made["id"]
         self.wait_healthy(60.0)
-        self._database_id = next((first.data / "shards").iterdir()).name  # the cluster's own id of it
         return time.monotonic() - began_s
 
     # Asking it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import msgspec
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.metric import Metric
 from jadevectordb.sim.checkers import Vectors, check
+from jadevectordb.sim.history import Fate, History
+from jadevectordb.sim.outages import Percentiles, percentiles
 from jadevectordb.sim.recorder import Recorder
 from jadevectordb.sim.report import Report
 from tests.nemesis.cluster import DIMENSION, RealCluster
@@ -46,6 +48,10 @@ class Outcome:
     findings: list[str]
     not_here: list[str]
     settled: Settled
+    not_judged: list[str]
+    took: dict[str, Percentiles]  # seconds from call to good answer, by level and kind
+    user: dict[str, Percentiles]  # seconds that calls of the library's client took, by kind
+    user_errors: list[str]
     start_s: float
     folder: Path
 
@@ -56,7 +62,20 @@ class Outcome:
     def text(self) -> str:
         lines = [self.report.text().rstrip(), ""]
         lines += [f"not possible here: {what}" for what in self.not_here]
+        lines += [f"not judged: {what}" for what in self.not_judged]
         lines += [f"FOUND: {finding}" for finding in self.findings]
+        lines.append(f"{'answered well after':<20}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'longest s':>12}")
+        for name, took in self.took.items():
+            lines.append(
+                f"{name:<20}{took.p50 * 1000:>10.1f}{took.p90 * 1000:>10.1f}{took.p99 * 1000:>10.0f}{took.max:>12.2f}"
+            )
+        lines.append("")
+        for kind, took in self.user.items():
+            lines.append(
+                f"the library's client: {took.count} {kind}s, p50 {took.p50 * 1000:.1f} ms, p99 {took.p99:.2f} s, longest {took.max:.2f} s"
+            )
+        lines.append(f"errors that reached its user: {len(self.user_errors)}")
+        lines += [f"  {error}" for error in self.user_errors[:10]]
         settled = self.settled
         lines.append(
             f"started in {self.start_s:.1f} s; at the end healthy after {_told(settled.healthy_s)}, outboxes empty after "
@@ -69,6 +88,10 @@ class Outcome:
             "good": self.is_good,
             "findings": self.findings,
             "not_possible_here": self.not_here,
+            "not_judged": self.not_judged,
+            "took_s": {name: asdict(took) for name, took in self.took.items()},
+            "user_s": {kind: asdict(took) for kind, took in self.user.items()},
+            "user_errors": self.user_errors,
             "start_s": self.start_s,
             "healthy_s": self.settled.healthy_s,
             "outboxes_s": self.settled.outboxes_s,
@@ -80,6 +103,15 @@ class Outcome:
 
 def _told(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:.1f} s"
+
+
+def _took(history: History) -> dict[str, Percentiles]:
+    by_name: dict[str, list[float]] = {}
+    for operation in history.operations:
+        if operation.answer is not None and operation.fate is Fate.OK:
+            name = f"{operation.call.level} {operation.call.kind}"
+            by_name.setdefault(name, []).append(operation.answer.time_s - operation.call.time_s)
+    return {name: found for name, took in sorted(by_name.items()) if (found := percentiles(took)) is not None}
 
 
 def run(plan: Plan, tell: Callable[[str], None]) -> Outcome:
@@ -114,10 +146,14 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Outcome:
         recorder.close()
     say("checking the history")
     space = VectorSpace(Metric.EUCLIDEAN, DIMENSION)
-    report = check(
-        recorder.history(), vectors=Vectors(space, vector_of), replicas_expected=min(3, plan.nodes)
-    )  # fmt: skip
-    outcome = Outcome(report, findings, nemesis.not_here, settled, start_s, plan.folder)
+    history = recorder.history()
+    report = check(history, vectors=Vectors(space, vector_of), replicas_expected=min(3, plan.nodes))
+    user = {kind: found for kind, took in load.user.took_s.items() if (found := percentiles(took)) is not None}
+    errors = [f"at {at_s - began_s:.2f} s, {error}" for at_s, error in load.user.errors]
+    not_judged = [] if load.reads_bring_tokens else ["whether reads of a session go back: their answers bring no token"]
+    outcome = Outcome(
+        report, findings, nemesis.not_here, settled, not_judged, _took(history), user, errors, start_s, plan.folder
+    )
     (plan.folder / "report.json").write_bytes(outcome.json())
     (plan.folder / "report.txt").write_text(outcome.text(), "utf-8")
     return outcome

@@ -119,5 +119,9 @@ class Settling:
         client.close()
 
     def _compare_replicas(self) -> None:
-        for replica in self._cluster.replicas(_REPLICAS_S):
+        replicas = self._cluster.replicas(_REPLICAS_S)
+        expected = self._cluster.shards * self._cluster.replication
+        if len(replicas) != expected:
+            self._result.findings.append(f"{len(replicas)} replicas were found on the nodes, there must be {expected}")
+        for replica in replicas:
             self._recorder.replica(replica.shard, replica.node, replica.watermark, replica.digest, replica.vectors)
