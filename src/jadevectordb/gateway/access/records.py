@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import STORE_ATTEMPTS_MAX
+from jadevectordb.model.limits import STORE_ATTEMPTS_MAX, STORE_KEY_BYTES_MAX
 from jadevectordb.ports.metadata_store import MetadataStore, Record
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -26,7 +26,7 @@ class Records(Generic[T]):
         self._type = type
 
     def get(self, name: str) -> T | None:
-        found = self._store.get(self._prefix + name) if _is_text(name) else None
+        found = self._store.get(self._prefix + name) if self._can_exist(name) else None
         return None if found is None else self._decoded(name, found)
 
     def list(self, within: str = "") -> dict[str, T]:
@@ -46,7 +46,7 @@ class Records(Generic[T]):
         """
         key = self._prefix + name
         for _ in range(STORE_ATTEMPTS_MAX):
-            found = self._store.get(key) if _is_text(name) else None
+            found = self._store.get(key) if self._can_exist(name) else None
             if found is None:
                 return None
             old = self._decoded(name, found)
@@ -62,12 +62,18 @@ class Records(Generic[T]):
         """The record that was removed; None when there was none. Of several callers at once, one gets it."""
         key = self._prefix + name
         for _ in range(STORE_ATTEMPTS_MAX):
-            found = self._store.get(key) if _is_text(name) else None
+            found = self._store.get(key) if self._can_exist(name) else None
             if found is None:
                 return None
             if self._store.compare_and_set(key, None, found.revision) is not None:
                 return self._decoded(name, found)
         raise JadeError(ErrorCode.CONFLICT, "The record is being changed by others at this moment: try again.")
+
+    def _can_exist(self, name: str) -> bool:
+        """Names come from clients too: half a surrogate pair, or what is longer than any key, is the name of nothing."""
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            return False
+        return len((self._prefix + name).encode()) <= STORE_KEY_BYTES_MAX
 
     def _decoded(self, name: str, record: Record) -> T:
         try:
@@ -78,8 +84,3 @@ class Records(Generic[T]):
                 f"The record {self._prefix}{name} can't be read ({error}): restore the metadata store from a snapshot.",
                 details={"record": f"{self._prefix}{name}"},
             ) from None
-
-
-def _is_text(name: str) -> bool:
-    """Names come from clients too; half a surrogate pair is the name of nothing."""
-    return not any("\ud800" <= c <= "\udfff" for c in name)
