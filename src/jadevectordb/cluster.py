@@ -28,6 +28,7 @@ from jadevectordb.adapters.loop_thread import LoopThread
 from jadevectordb.adapters.nats_config import Address, Credentials, NatsServerConfig, TlsFiles
 from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.nats_external import check_external
+from jadevectordb.adapters.nats_reach import Reach, refuse_other_buckets
 from jadevectordb.adapters.nats_server import NatsServer, ServerState
 from jadevectordb.adapters.os_disk import FolderLock, write_file_atomically
 from jadevectordb.control.elector import Elector
@@ -56,12 +57,13 @@ from jadevectordb.ports.metadata_store import Record
 from jadevectordb.settings import cluster as cluster_settings
 from jadevectordb.settings.schema import Settings
 from jadevectordb.shard.maintenance import Lane
-from jadevectordb.topology.cluster_map import NodeRecord
+from jadevectordb.topology.cluster_map import IDENTITY_KEY, NodeRecord
 
 logger = logging.getLogger("jadevectordb.cluster")
 LOG_REPLICAS = 3
 _REGISTER_SILENT_S = 3.0
 _STOPPING_ANSWER_S = 2.0
+_IDENTITY_S = 1.0  # all nodes may be starting, and nobody able to answer
 
 
 class Foundation:
@@ -79,19 +81,22 @@ class Foundation:
         own = settings.cluster
         self.credentials = Credentials(cluster_settings.secret_of(own))
         self.tls = _tls_of(own)
+        self._bucket = f"{own.name}-metadata"
+        self._reach = Reach(clock, None if own.nats_urls else self.credentials, self.tls)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._closers.callback(FolderLock(self.folder / "LOCK").close)
             _refuse_single_node(self.folder)
             found = membership.folder_identity(self.folder, own.node_id)
+            self._refuse_others_folder(found)
             self.nats = self._start_nats()
             self.connection = self._connect()
-            if self.nats is not None:
-                logger.info("waiting for the nats-servers of the other nodes")
-                self.nats.wait_ready(own.start_s)
+            self._reach.await_usable(self.connection, self.nats, self._urls(), own.start_s)
+            if not own.nats_urls:
+                refuse_other_buckets(self.connection, self._bucket)
             servers = len(cluster_settings.nats_nodes(own)) or LOG_REPLICAS
             self.log_replicas = min(LOG_REPLICAS, servers)
-            self.metadata = KvStore(self.connection, f"{own.name}-metadata", replicas=self.log_replicas)
+            self.metadata = KvStore(self.connection, self._bucket, replicas=self.log_replicas, open_s=own.start_s)
             self._closers.callback(self.metadata.close)
             self.identity = membership.join(
                 self.metadata, self.folder, found, node=own.node_id, name=own.name, new_id=lambda: secrets.token_hex(8),
@@ -124,18 +129,26 @@ class Foundation:
         server.start()
         return server
 
-    def _connect(self) -> NatsConnection:
+    def _refuse_others_folder(self, found: membership.FolderIdentity | None) -> None:
+        """Before our nats-server, with the log of the folder's own cluster, meets the servers of another one."""
         own = self.settings.cluster
-        external = bool(own.nats_urls)
+        if found is not None and cluster_settings.keeps_log(own):
+            kept = self._reach.record_kept(self._urls()[1:], self._bucket, IDENTITY_KEY, _IDENTITY_S)
+            if kept is not None:
+                membership.refuse_other_cluster(self.folder, found, membership.identity_of(kept))
+
+    def _urls(self) -> list[str]:
+        """Of all nats-servers, the own one first."""
+        own = self.settings.cluster
         scheme = "tls" if self.tls else "nats"
         mine = cluster_settings.own_nats(own)
         nodes = sorted(cluster_settings.nats_nodes(own), key=lambda node: node != mine)
-        urls = own.nats_urls or [f"{scheme}://{Address(node.host, node.client_port)}" for node in nodes]
-        connection = NatsConnection(
-            urls, self.clock, credentials=None if external else self.credentials, tls=self.tls, name=own.node_id
-        )
+        return own.nats_urls or [f"{scheme}://{Address(node.host, node.client_port)}" for node in nodes]
+
+    def _connect(self) -> NatsConnection:
+        connection = self._reach.connect(self._urls(), self.settings.cluster.node_id)
         self._closers.callback(connection.close)
-        if external:
+        if self.settings.cluster.nats_urls:
             checked = check_external(connection, None)
             if checked.unchecked:
                 logger.warning("external nats-servers: %s", checked.unchecked)
@@ -324,12 +337,13 @@ class ClusterNode:
         return {name: value for name, value in known.items() if value is not None}
 
     def _facts(self) -> ClusterFacts:
-        observed, lease = self._observed.observe(), self.elector.leader()
+        observed, lease, now_ms = self._observed.observe(), self.elector.leader(), self.clock.now_ms()
         silent = {node: observed.dead_for_s.get(node, 0.0) for node in observed.beats}
         return ClusterFacts(
             cluster_id=self._base.identity.cluster_id, map=observed.map, nodes=observed.nodes, beats=observed.beats,
             alive=observed.alive, beat_age_s=silent, master="" if lease is None else lease.holder,
             term=0 if lease is None else lease.term, store_trouble=self.elector.trouble,
+            clock_ms={node: beat.wall_ms - now_ms for node, beat in observed.beats.items() if beat.wall_ms},
         )  # fmt: skip
 
     def _changes_made(self) -> list[MadeChange]:

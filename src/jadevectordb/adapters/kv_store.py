@@ -71,8 +71,9 @@ class KvStore:
         replicas: int = 3,
         answer_s: float = STORE_ANSWER_S_MAX,
         tombstones_max: int = STORE_TOMBSTONES_MAX,
+        open_s: float = _OPEN_S,
     ) -> None:
-        """The bucket is created if it is not there. Raises CONFLICT (other settings), UNAVAILABLE, INVALID_ARGUMENT."""
+        """The bucket is created if it is not there, within `open_s`. Raises CONFLICT (other settings), UNAVAILABLE, INVALID_ARGUMENT."""
         if not _NAME.fullmatch(bucket):
             raise JadeError(
                 ErrorCode.INVALID_ARGUMENT, f"{bucket!r} cannot name a bucket: use letters, digits, '-' and '_'"
@@ -87,7 +88,7 @@ class KvStore:
         self._lock = threading.Lock()
         self._closed = False
         self._pruning = False
-        connection.call(ensure_stream(connection, self._config(replicas), Deadline(connection, _OPEN_S)), _OPEN_S)
+        connection.call(ensure_stream(connection, self._config(replicas), Deadline(connection, open_s)), open_s)
         self._watches = StoreWatches()
         self._mirror = KvMirror(connection, self._stream, self._prefix, self._watches.tell)
 

@@ -117,7 +117,7 @@ class NatsServer:
                 raise JadeError(
                     ErrorCode.UNAVAILABLE,
                     f"the nats-server {self.config.name!r} was not ready within {deadline_s:g} s: {health.reason}",
-                    details={"server": self.config.name, "state": str(health.state)},
+                    details={"server": self.config.name, "state": str(health.state), "reason": health.reason},
                 )
 
     @property

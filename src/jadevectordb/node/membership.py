@@ -76,17 +76,8 @@ def join(
     found: what `folder_identity` returned. Raises CONFLICT when the folder belongs to another cluster; then nothing was changed.
     """
     identity = _identity(store)
-    if found is not None and (identity is None or identity.cluster_id != found.cluster_id):
-        theirs = (
-            "the metadata store of the nodes named in cluster.join is empty (its files are gone, or they are others)"
-            if identity is None
-            else f"the nodes named in cluster.join are cluster {identity.cluster_id}"
-        )
-        raise JadeError(
-            ErrorCode.CONFLICT,
-            f"{folder} belongs to cluster {found.cluster_id}, but {theirs}: name the nodes of its own cluster, or give an empty folder.",
-            details={"folder": str(folder), "cluster": found.cluster_id},
-        )
+    if found is not None:
+        refuse_other_cluster(folder, found, identity)
     while identity is None:
         made = ClusterIdentity(cluster_id=new_id(), name=name, created_ms=clock.now_ms())
         store.compare_and_set(IDENTITY_KEY, msgspec.json.encode(made), 0)
@@ -103,9 +94,29 @@ def join(
     return identity
 
 
+def refuse_other_cluster(folder: Path, found: FolderIdentity, identity: ClusterIdentity | None) -> None:
+    """identity: of the cluster that the node is about to join; None = it has none. Raises CONFLICT."""
+    if identity is None or identity.cluster_id != found.cluster_id:
+        theirs = (
+            "the metadata store of the nodes named in cluster.join is empty (its files are gone, or they are others)"
+            if identity is None
+            else f"the nodes named in cluster.join are cluster {identity.cluster_id}"
+        )
+        raise JadeError(
+            ErrorCode.CONFLICT,
+            f"{folder} belongs to cluster {found.cluster_id}, but {theirs}: name the nodes of its own cluster, or give an empty folder.",
+            details={"folder": str(folder), "cluster": found.cluster_id},
+        )
+
+
 def _identity(store: MetadataStore) -> ClusterIdentity | None:
     record = store.get(IDENTITY_KEY)
-    return None if record is None else msgspec.json.decode(record.value, type=ClusterIdentity)
+    return None if record is None else identity_of(record.value)
+
+
+def identity_of(value: bytes) -> ClusterIdentity:
+    """The record under IDENTITY_KEY."""
+    return msgspec.json.decode(value, type=ClusterIdentity)
 
 
 def _check_format(found: int, what: str) -> None:
