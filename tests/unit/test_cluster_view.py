@@ -132,6 +132,37 @@ def test_a_dead_node_degrades_the_shards_it_holds(world: World) -> None:
     assert "shard db-0: DEGRADED, 2 of 3 serve" in told and "node n3: not heard of for 42 s" in told
 
 
+def test_the_node_whose_clock_is_off_is_told_and_not_the_others(world: World) -> None:
+    world.facts = facts(clock_ms={"n1": 20, "n2": -300, "n3": 3_600_000})
+    assert world.view.status().status == "DEGRADED"
+    assert "+3600 s" in world.view.node_health("n3").checks["clock"]
+    assert [world.view.node_health(name).checks["clock"] for name in ("n1", "n2")] == ["ok", "ok"]
+    # Seen by the one that is wrong it is the same one; with one that is away the two left can't tell who is right
+    world.facts = facts(clock_ms={"n1": -3_600_000, "n2": -3_600_200, "n3": 0})
+    assert [line for line in reasons(world.facts) if "clock" in line and not line.startswith("node n3: ")] == []
+    world.facts = facts(clock_ms={"n1": 0, "n3": 3_600_000}, alive=frozenset({"n1", "n3"}))
+    assert {name: world.view.node_health(name).checks["clock"][:30] for name in ("n1", "n3")} == {
+        "n1": "its clock differs from the oth", "n3": "its clock differs from the oth"
+    }  # fmt: skip
+    world.facts = facts(clock_ms={"n1": 3000, "n2": 0, "n3": -4000})  # beats are not all equally old
+    assert world.view.status().status == "HEALTHY"
+
+
+def test_notes_tell_what_keeps_nothing_from_working(world: World) -> None:
+    assert world.view.diagnostics({"db"}).notes == []
+    nodes = {**world.facts.nodes, "n3": node("n3", version="0.9")}
+    beats = {**world.facts.beats, "n2": beat("n2", report(0, repaired="A file was damaged."), report(1))}
+    world.facts = facts(nodes=nodes, beats=beats)
+    told = world.view.diagnostics({"db"})
+    assert told.status == "HEALTHY" and told.errors == []
+    versions, repaired = told.notes
+    assert "n1 1, n2 1, n3 0.9" in versions
+    assert repaired.startswith("node n2: db-0 was damaged") and "A file was damaged." in repaired
+    assert len(world.view.diagnostics(()).notes) == 1
+    world.facts = facts(nodes=nodes, alive=frozenset({"n1", "n2"}))
+    assert world.view.diagnostics({"db"}).notes == []  # one that is away runs no version
+
+
 def test_a_shard_that_nobody_serves_is_unavailable(world: World) -> None:
     world.facts = facts(alive=frozenset())
     assert {one.status for one in world.view.shards({"db"})} == {"UNAVAILABLE"}

@@ -273,6 +273,8 @@ def diagnostics(data: str, output: str) -> None:
     show_facts(output, {"status": answer["status"], **answer["replication"], "at": answer["timestamp"]})
     for error in answer["errors"] or ["Nothing is wrong."]:
         click.echo(error)
+    for note in answer["notes"]:
+        click.echo(f"Note: {note}")
     if answer["changes"]:
         show_records(output, answer["changes"], ("time", "term", "map_version", "reason"))
     else:

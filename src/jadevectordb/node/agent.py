@@ -279,6 +279,7 @@ class Agent:
             load=self._load(),
             leaving=self._leaving,
             figures=self._figures(),
+            wall_ms=self._clock.now_ms(),
         )
 
 

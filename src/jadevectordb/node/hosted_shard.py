@@ -22,6 +22,7 @@ The older folder stays until the newer one is active.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ from jadevectordb.topology.cluster_map import ReplicaReport, ReplicaState
 
 __all__ = ["HostedShard", "HostingWorld"]
 
+logger = logging.getLogger("jadevectordb.replica")
 _WATCH_S = 1.0
 _ENGINE_SHARD = ShardId(0)
 _LOG_ENDS = (ErrorCode.LOG_TRUNCATED, ErrorCode.CORRUPT)  # the log does not continue what the replica has
@@ -70,6 +72,7 @@ class HostedShard:
         self._cut_off: JadeError | None = None  # the current folder is sound, but the log does not continue it
         self._log_error: JadeError | None = None  # following ended with it
         self._must_reach = 0  # entries that a folder here had applied: one in its place must have them too
+        self._repaired = ""  # what was damaged in the last folder that was replaced
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"jade-shard-{shard:04}", daemon=True)
         self._thread.start()
@@ -126,7 +129,7 @@ class HostedShard:
         opened = self._opened
         reason = self._reason
         if opened is None:
-            return ReplicaReport(self.database_id, self.shard, self._state, reason=reason)
+            return ReplicaReport(self.database_id, self.shard, self._state, reason=reason, repaired=self._repaired)
         database = opened.database
         parts = database.view.parts
         return ReplicaReport(
@@ -138,6 +141,7 @@ class HostedShard:
             rows=sum(part.live for part in parts),
             bytes=sum(part.reader.disk_bytes for part in parts if isinstance(part.reader, SealedSegment)),
             reason=reason or opened.gate.stalled or opened.log.trouble,
+            repaired=self._repaired,
         )
 
     def stop(self) -> None:
@@ -355,6 +359,11 @@ class HostedShard:
             self._world.copies.release()
         self._close_opened()
         self._folders.install(part)
+        if self._broken is not None:
+            self._repaired = self._broken.message
+            logger.warning(
+                "shard %d of %s was damaged and was loaded anew: %s", self.shard, self.database_id, self._repaired
+            )
         self._broken = self._cut_off = None
 
     def _check_wanted(self) -> None:

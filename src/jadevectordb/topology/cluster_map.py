@@ -115,7 +115,10 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):
-    """One replica as its node sees it. checkpointed: log entries up to here are in its files; the log may drop them. reason: of FAILED."""
+    """One replica as its node sees it. checkpointed: log entries up to here are in its files; the log may drop them. reason: of FAILED.
+
+    repaired: what was damaged in the files that this replica replaced, since the node started.
+    """
 
     database: str
     shard: int
@@ -126,6 +129,7 @@ class ReplicaReport(msgspec.Struct, frozen=True):
     bytes: int = 0
     digest: str = ""
     reason: str = ""
+    repaired: str = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
@@ -133,7 +137,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
     map_version: the newest map that this node has acted upon: `replicas` tells of all that this map places on it.
     leaving: it is about to stop, and shall not be asked any more. figures: what the node measured of itself, by name (`FIGURES`); what it
-    can't tell is left out.
+    can't tell is left out. wall_ms: its wall clock when this was written, 0 = not told; only for telling clocks that differ.
     """
 
     node: str
@@ -145,6 +149,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     load: float = 0.0
     leaving: bool = False
     figures: dict[str, float] = {}
+    wall_ms: int = 0
 
 
 # Shares are percent; rates and latencies those of the last minute, of searches that clients asked this node for

@@ -18,6 +18,7 @@ from jadevectordb.gateway.cluster.facts import (
     applied_lag,
     node_checks,
     node_health,
+    notes,
     overall,
     placed,
     reasons,
@@ -189,6 +190,7 @@ class ClusteredView:
             timestamp=iso(self._clock.now_ms()),
             changes=list(self._changes()) if is_master else [],
             changes_known_by=facts.master or NOBODY,
+            notes=notes(facts, visible),
         )
 
     def metrics(self) -> MetricsAnswer:

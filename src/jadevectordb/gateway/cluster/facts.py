@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import median_high, median_low
 
 from jadevectordb.gateway.cluster.view import (
     DEGRADED,
@@ -25,6 +26,7 @@ from jadevectordb.topology.cluster_map import (
 )
 
 MIGRATING, UNAVAILABLE = "MIGRATING", "UNAVAILABLE"
+_CLOCK_DIFFERS_S = 10.0  # beats are some seconds old when they are looked at
 _BEHIND_MAX = 10_000  # log entries; a replica further behind than this is told
 _READABLE = (ReplicaState.ACTIVE, ReplicaState.RETIRING)
 
@@ -34,7 +36,8 @@ class ClusterFacts:
     """master: who holds the lease as far as this node knows, "" = nobody that is alive. beat_age_s: since each beat was seen to change.
 
     store_trouble: why the metadata store can't be asked, "" when it can: everything else is then what was last known. database_ids: by
-    which id the gateway's catalog knows a database of the map, where that is another one.
+    which id the gateway's catalog knows a database of the map, where that is another one. clock_ms: how far each node's wall clock was
+    before that of this node when its newest beat came.
     """
 
     cluster_id: str
@@ -47,6 +50,7 @@ class ClusterFacts:
     term: int = 0
     store_trouble: str = ""
     database_ids: Mapping[str, str] = field(default_factory=dict)
+    clock_ms: Mapping[str, int] = field(default_factory=dict)
 
     def known_as(self, record: DatabaseRecord) -> str:
         return self.database_ids.get(record.id, record.id)
@@ -146,7 +150,22 @@ def node_checks(facts: ClusterFacts, node: str) -> dict[str, str]:
         "heartbeat": heartbeat,
         "replicas": (_replica_trouble(facts, node) if alive else "not known: the node is away") or "ok",
         "node": ("; ".join(beat.troubles) if beat is not None else "") or "ok",
+        "clock": (_clock_trouble(facts, node) if alive else "not known: the node is away") or "ok",
     }
+
+
+def _clock_trouble(facts: ClusterFacts, node: str) -> str:
+    """Of most of the others: one wrong clock is not told of all nodes. Nothing in the cluster goes by it but what people set by time."""
+    own = facts.clock_ms.get(node)
+    others = [clock for other, clock in facts.clock_ms.items() if other != node and other in facts.alive]
+    if own is None or not others:
+        return ""
+    off_s = (
+        min(median_low(own - other for other in others), median_high(own - other for other in others), key=abs) / 1000
+    )
+    if abs(off_s) < _CLOCK_DIFFERS_S:
+        return ""
+    return f"its clock differs from the others' by {off_s:+.0f} s: logins and what expires go by it; set it right"
 
 
 def _replica_trouble(facts: ClusterFacts, node: str) -> str:
@@ -187,7 +206,8 @@ def reasons(facts: ClusterFacts, visible: Collection[str] | None = None) -> list
     if not facts.master:
         told.append("no master: nothing is placed or moved until one is elected")
     for node in sorted(facts.nodes):
-        told += [f"node {node}: {text}" for text in node_checks(facts, node).values() if text != "ok"][:1]
+        wrong = [f"node {node}: {text}" for text in node_checks(facts, node).values() if text != "ok"]
+        told += wrong if node in facts.alive else wrong[:1]
     hidden: dict[str, int] = {}
     for record, shard in placed(facts):
         status = shard_status(facts, record, shard)
@@ -203,6 +223,24 @@ def reasons(facts: ClusterFacts, visible: Collection[str] | None = None) -> list
         f"{count} other shards: {status}" if visible else f"{count} shards: {status}"
         for status, count in sorted(hidden.items())
     ]
+
+
+def notes(facts: ClusterFacts, visible: Collection[str]) -> list[str]:
+    """What a person should know although it keeps nothing from working. visible: shards are named of these databases only."""
+    told = []
+    versions = {node: facts.nodes[node].version for node in sorted(facts.nodes) if node in facts.alive}
+    if len(set(versions.values())) > 1:
+        each = ", ".join(f"{node} {version}" for node, version in versions.items())
+        told.append(f"nodes run different versions ({each}): finish replacing the older ones")
+    for record, shard in placed(facts, visible):
+        for replica in shard.replicas:
+            report = report_of(facts, replica.node, record.id, shard.number)
+            if report is not None and report.repaired:
+                name = shard_name(facts.known_as(record), shard.number)
+                told.append(
+                    f"node {replica.node}: {name} was damaged and was loaded anew: {report.repaired} Look at its disk."
+                )
+    return told
 
 
 def overall(facts: ClusterFacts) -> str:

@@ -131,7 +131,10 @@ class MadeChange(msgspec.Struct, kw_only=True):
 
 
 class Diagnostics(msgspec.Struct, kw_only=True):
-    """performance: of the node that answers. changes: newest first, known to the master alone; `changes_known_by` names it."""
+    """performance: of the node that answers. changes: newest first, known to the master alone; `changes_known_by` names it.
+
+    errors: why the status is not HEALTHY. notes: what else a person should know.
+    """
 
     status: str
     nodes: list[NodeAnswer]
@@ -142,6 +145,7 @@ class Diagnostics(msgspec.Struct, kw_only=True):
     timestamp: str | None
     changes: list[MadeChange] = []
     changes_known_by: str = NOBODY
+    notes: list[str] = []
 
 
 class MetricsAnswer(msgspec.Struct, kw_only=True):
