@@ -13,9 +13,10 @@ an answer demands it. If no configuration is left after an answer, no order exis
 four steps that lose nothing, and without which unknown outcomes, open for ever, would double the configurations each:
 - an open read whose value stands has its moment at once: reads change nothing;
 - a value is not replaced while a read that saw it is still to be called: that read could never be explained;
-- an acknowledged write that nobody saw, without a version, is taken to stand right before the next unconditional change;
-- unconditional deletes without versions that end alike are used in the order of their calls; where nobody knows their outcome, a
-  configuration that used more of them to come to the same is dropped; an unknown write that nobody saw is left out.
+- an acknowledged write that nobody can find (any more), without a version, is taken to stand right before the next unconditional change;
+- of changes with unknown outcomes, a configuration that used more of them to come to the same is dropped; unconditional deletes
+  without versions that end alike are used in the order of their calls, acknowledged ones first; an unknown write that nobody saw
+  is left out.
 With all versions known one order is left, and the walk is linear in the number of operations.
 """
 
@@ -117,7 +118,8 @@ def _prepared(steps: Seq[Step]) -> list[Step]:
             # Seen before it was called: left as it is, so that the walk stops at the one who saw it
             end = min(step.end, seen_until) if seen_until > step.start else step.end
             step = replace(step, must=True, end=end)
-        if step.must or step.leaves in wanted:
+        idle = step.act is Act.CLEAR and step.finds == {ABSENT}
+        if step.must or (step.leaves in wanted and not idle):
             kept.append(step)
     return kept
 
@@ -128,7 +130,7 @@ class _Open:
 
     changes: list[int] = field(default_factory=list)  # all but the free deletes
     deletes: dict[tuple[bool, int], list[int]] = field(default_factory=dict)  # free ones that are alike: must, end
-    spare: int = 0  # bits of the free deletes that need not have a moment
+    spare: int = 0  # bits of the changes that need not have a moment
     looks: dict[int, int] = field(default_factory=dict)  # state -> bits of the reads that found it
     passing: int = 0  # bits of the writes that may stand right before any unconditional change
 
@@ -139,17 +141,17 @@ class _Walk:
         self._max = configurations_max
         self._peak = 1
         self._open_peak = 0
-        wanted = {state for step in steps if step.finds is not None for state in step.finds}
-        self._passes = [
-            s.act is Act.SET and s.must and s.finds is None and s.version is None and s.leaves not in wanted
-            for s in steps
-        ]
+        self._last_want: dict[int, int] = {}  # state -> when the last operation that may find it is over
+        for step in steps:
+            for state in step.finds or ():
+                self._last_want[state] = max(self._last_want.get(state, -1), step.end)
+        self._passes = [self._may_pass(s) and s.leaves not in self._last_want for s in steps]
+        self._setter = {s.leaves: i for i, s in enumerate(steps) if s.act is Act.SET}
         self._free_delete = [s.act is Act.CLEAR and s.finds is None and s.version is None for s in steps]
         versioned = [i for i, s in enumerate(steps) if s.version is not None and s.changes]
         self._in_order = sorted(versioned, key=lambda i: (steps[i].version, steps[i].start))
-        self._last_call: dict[
-            int, int
-        ] = {}  # state -> when the last operation that finds it and nothing else is called
+        # State -> when the last operation that finds it and nothing else is called
+        self._last_call: dict[int, int] = {}
         for step in steps:
             if step.must and step.finds is not None and len(step.finds) == 1:
                 (state,) = step.finds
@@ -159,6 +161,10 @@ class _Walk:
         self._free_bits: list[int] = []
         self._open = _Open()
         self._now = -1
+
+    @staticmethod
+    def _may_pass(step: Step) -> bool:
+        return step.act is Act.SET and step.must and step.finds is None and step.version is None
 
     def run(self) -> Decision:
         configurations: set[Configuration] = {(ABSENT, 0, 0)}
@@ -189,9 +195,9 @@ class _Walk:
         self._bits[index] = bit
         self._open_peak = max(self._open_peak, len(self._bits))
         if step.changes:
+            self._open.spare |= 0 if step.must else bit
             if self._free_delete[index]:
                 self._open.deletes.setdefault((step.must, step.end), []).append(index)
-                self._open.spare |= 0 if step.must else bit
                 return configurations
             self._open.changes.append(index)
             if self._passes[index]:
@@ -219,17 +225,19 @@ class _Walk:
     def _close(self, index: int, step: Step, bit: int) -> None:
         del self._bits[index]
         self._free_bits.append(bit.bit_length() - 1)
+        self._open.spare &= ~bit
         if self._free_delete[index]:
             alike = self._open.deletes[step.must, step.end]
             alike.remove(index)
             if not alike:
                 del self._open.deletes[step.must, step.end]
-            self._open.spare &= ~bit
             return
         if step.changes:
             self._open.changes.remove(index)
             self._open.passing &= ~bit
+            self._want_no_more(step)
             return
+        self._want_no_more(step)
         assert step.finds is not None
         for state in step.finds:
             left = self._open.looks[state] & ~bit
@@ -238,24 +246,50 @@ class _Walk:
             else:
                 del self._open.looks[state]
 
+    def _want_no_more(self, closed: Step) -> None:
+        """A write that nobody can find from now on may stand right before any unconditional change."""
+        for state in closed.finds or ():
+            index = self._setter.get(state)
+            if index is None or self._last_want[state] > self._now or not self._may_pass(self._steps[index]):
+                continue
+            self._passes[index] = True
+            self._open.passing |= self._bits.get(index, 0)
+
     def _reach(self, lacking: set[Configuration], index: int, bit: int) -> set[Configuration]:
         """Every configuration that open changes lead to, one after the other, until the operation has had its moment."""
-        visited, waiting, reached = set(lacking), list(lacking), set()
+        reached: set[Configuration] = set()
+        waiting = list(lacking)
+        visited = 0
+        spared: dict[
+            Configuration, list[int]
+        ] = {}  # what was visited -> which changes that may be left out it had used
+        for configuration in lacking:
+            self._is_new(configuration, spared)
         while waiting:
             configuration = waiting.pop()
             for change in self._possible(configuration, index):
                 after = self._after(configuration, change)
-                if after in visited:
+                if not self._is_new(after, spared):
                     continue
-                visited.add(after)
-                self._peak = max(self._peak, len(visited))
-                if len(visited) > self._max:
+                visited += 1
+                self._peak = max(self._peak, visited)
+                if visited > self._max:
                     raise _TooManyError
                 if after[2] & bit:
                     reached.add(after)
                 else:
                     waiting.append(after)
         return reached
+
+    def _is_new(self, configuration: Configuration, spared: dict[Configuration, list[int]]) -> bool:
+        """Whether no configuration was visited that equals this one and had used no other changes than it has."""
+        state, versioned, done = configuration
+        used = done & self._open.spare
+        before = spared.setdefault((state, versioned, done ^ used), [])
+        if any(other & used == other for other in before):
+            return False
+        before.append(used)
+        return True
 
     def _possible(self, configuration: Configuration, wanted: int) -> list[int]:
         state, versioned, done = configuration
@@ -272,16 +306,22 @@ class _Walk:
                 continue
             if self._passes[index] and index != wanted:
                 continue
+            if not step.must and self._last_want.get(step.leaves, -1) < self._now:
+                continue  # it helps nobody any more
             possible.append(index)
         idle = state == ABSENT and not self._open.passing & ~done
-        for (must, _), alike in self._open.deletes.items():
-            if must or not idle:
+        idle = idle or self._last_want.get(ABSENT, -1) < self._now
+        due = NEVER + 1  # when the first delete ends that must have its moment: it is as good as one that need not
+        for (must, end), alike in sorted(self._open.deletes.items(), reverse=True):
+            if must or (not idle and end < due):
                 unused = bisect_left(alike, True, key=lambda index: not done & self._bits[index])
                 possible += alike[unused : unused + 1]
+                if must and unused < len(alike):
+                    due = min(due, end)
         return possible
 
     def _thriftiest(self, configurations: set[Configuration]) -> set[Configuration]:
-        """Without those that another one equals, but for deletes that it has left to use."""
+        """Without those that another one equals, but for changes that it has left to use."""
         best: dict[Configuration, int] = {}
         for state, versioned, done in configurations:
             key = (state, versioned, done & ~self._open.spare)

@@ -31,10 +31,6 @@ class Rule(StrEnum):
     SEARCH_SCORE = "a wrong score"
     SEARCH_FORM = "a malformed search result"
     REPLICAS = "replicas differ"
-    LOG = "the log lost or changed an entry"
-    REPLICA_BACK = "a replica went back"
-    TWO_MASTERS = "two masters at once"
-    MAP_BACK = "the cluster map went back"
 
 
 @dataclass(frozen=True, slots=True)
