@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo demo-cluster bench-cluster test check format bench torture nemesis fuzz lock clean
+.PHONY: setup demo demo-cluster bench-cluster test check format bench torture nemesis fuzz lock clean sim
 
 setup: $(STAMP)
 
@@ -49,6 +49,10 @@ nemesis: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --requests 200000
+
+# Simulated clusters: make sim RUNS=500, make sim SEED=17 for everything that happened in one
+sim: setup
+	PYTHONHASHSEED=0 $(BIN)/python -m jadevectordb.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),1) $(if $(SHORT),--short)
 
 lock: setup
 	$(BIN)/pip install --quiet uv

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.nats_cluster import NatsCluster
+from tests.sim_adapters import Driver, driver, open_log
 
 from jadevectordb.adapters.jetstream_log import JetStreamLog
 from jadevectordb.adapters.local_log import LocalLog
@@ -30,7 +31,7 @@ LOCAL: dict[str, Opener] = {
     "local": LocalLog,
     "local, a file for every few frames": lambda path: LocalLog(path, file_bytes=2000, rotate_bytes_min=1),
 }
-ADAPTERS = [*LOCAL, "jetstream"]
+ADAPTERS = [*LOCAL, "jetstream", "sim"]
 SHARDS = range(10)
 
 
@@ -42,10 +43,19 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsConnect
         connection.close()
 
 
+@pytest.fixture
+def sim() -> Iterator[Driver]:
+    with driver() as made:
+        yield made
+
+
 @pytest.fixture(params=ADAPTERS)
 def opener(request: pytest.FixtureRequest) -> Opener:
     if request.param in LOCAL:
         return LOCAL[request.param]
+    if request.param == "sim":
+        made: Driver = request.getfixturevalue("sim")
+        return lambda path: open_log(made, path, SHARDS)
     connection: NatsConnection = request.getfixturevalue("connection")
 
     def open_streams(path: Path) -> Log:
@@ -238,7 +248,7 @@ def by_shard(frames: Iterator[Frame]) -> dict[int, list[int]]:
     return found
 
 
-@pytest.mark.parametrize("opener", ["local, a file for every few frames", "jetstream"], indirect=True)
+@pytest.mark.parametrize("opener", ["local, a file for every few frames", "jetstream", "sim"], indirect=True)
 def test_truncation_frees_space_and_what_is_gone_is_an_error(opener: Opener, tmp_path: Path) -> None:
     log = opener(tmp_path / "log")
     for n in range(60):

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.nats_cluster import NatsCluster
+from tests.sim_adapters import Driver, driver, open_store
 
 from jadevectordb.adapters.kv_store import KvStore
 from jadevectordb.adapters.nats_connection import NatsConnection
@@ -34,10 +35,19 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsConnect
         connection.close()
 
 
-@pytest.fixture(params=["sqlite", "kv"])
+@pytest.fixture
+def sim() -> Iterator[Driver]:
+    with driver() as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "kv", "sim"])
 def opener(request: pytest.FixtureRequest) -> Opener:
     if request.param == "sqlite":
         return lambda folder: SqliteStore(folder / "meta.db")
+    if request.param == "sim":
+        made: Driver = request.getfixturevalue("sim")
+        return lambda folder: open_store(made, folder)
     connection: NatsConnection = request.getfixturevalue("connection")
     return lambda folder: KvStore(connection, hashlib.md5(str(folder).encode()).hexdigest(), replicas=1)
 

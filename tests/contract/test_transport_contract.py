@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import pytest
+from tests.sim_adapters import SimTransportWorld, driver
 from tests.transport_world import WAIT_S, Answers, Scripted, answering, asking, begin, in_loop
 
 from jadevectordb.adapters.framed_server import FramedServer
@@ -57,10 +58,10 @@ class FramedWorld:
         return address
 
 
-@pytest.fixture(params=["framed"])
+@pytest.fixture(params=["framed", "sim"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with ExitStack() as stack:
-        yield FramedWorld(stack)
+        yield FramedWorld(stack) if request.param == "framed" else SimTransportWorld(stack.enter_context(driver()))
 
 
 def count(number: int) -> Count:
