@@ -118,7 +118,7 @@ def _prepared(steps: Seq[Step]) -> list[Step]:
             # Seen before it was called: left as it is, so that the walk stops at the one who saw it
             end = min(step.end, seen_until) if seen_until > step.start else step.end
             step = replace(step, must=True, end=end)
-        idle = step.act is Act.CLEAR and step.finds == {ABSENT}
+        idle = step.act is Act.CLEAR and step.finds == frozenset({ABSENT})
         if step.must or (step.leaves in wanted and not idle):
             kept.append(step)
     return kept
