@@ -1,7 +1,7 @@
 """What can be done to a cluster, each with the way back: the faults the nemesis chooses from.
 
-A fault is begun and later ended; between the two it lasts. Which nodes it hits is drawn when it begins. Whatever was broken works again
-when `end` returns, or NodeDidNot is raised: a node that does not come back is a finding.
+A fault is aimed, begun, and later ended; then it may take a while until it is over, as a node that was started needs others to be
+ready. A node that does not come back, or does not stop when it is asked to, raises NodeDidNot: a finding.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Fault(ABC):
 
     kind: ClassVar[str]
     lasts_s: ClassVar[tuple[float, float]] = (0.5, 6.0)
+    comes_alone: ClassVar[bool] = False  # must not meet another
 
     def __init__(self, cluster: RealCluster, rng: random.Random) -> None:
         self.cluster = cluster
@@ -40,7 +41,12 @@ class Fault(ABC):
     def begin(self) -> None: ...
 
     @abstractmethod
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """Begin to mend what was broken."""
+
+    def is_over(self) -> bool:
+        """Whether it is mended, once it was ended."""
+        return all(node.is_ready() for node in self.nodes)
 
     @property
     def node(self) -> Node:
@@ -66,8 +72,6 @@ class _Kill(Fault):
     def end(self) -> None:
         for node in self.nodes:
             node.start()
-        for node in self.nodes:
-            node.wait_ready()
 
 
 class KillNode(_Kill):
@@ -126,12 +130,12 @@ class StopNode(Fault):
 
     def end(self) -> None:
         self.node.start()
-        self.node.wait_ready()
 
 
 class RollingRestart(_AtAll):
     kind = "planned restart, one by one"
     lasts_s = (0.0, 0.1)
+    comes_alone = True
 
     def begin(self) -> None:
         for node in self.rng.sample(self.nodes, len(self.nodes)):

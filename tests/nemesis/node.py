@@ -44,15 +44,23 @@ class Node:
     def wait_ready(self, limit_s: float = READY_S) -> float:
         """How long it took from now on. Raises NodeDidNot."""
         began_s = time.monotonic()
-        while b"REST http" not in self._out.read_bytes():
-            if not self.is_running:
-                raise NodeDidNot(f"{self.name} ended while starting; its log ends with:\n{self.log_end()}")
+        while not self.is_ready():
             if time.monotonic() - began_s > limit_s:
                 raise NodeDidNot(
                     f"{self.name} was not ready within {limit_s:g} s; its log ends with:\n{self.log_end()}"
                 )
             time.sleep(_LOOK_S)
         return time.monotonic() - began_s
+
+    def is_ready(self) -> bool:
+        """Raises NodeDidNot when it has ended."""
+        if b"REST http" in self._out.read_bytes():
+            return True
+        if not self.is_running:
+            raise NodeDidNot(
+                f"{self.name} ended by itself with code {self.exit_code}; its log ends with:\n{self.log_end()}"
+            )
+        return False
 
     def log_end(self, size: int = 3000) -> str:
         return self.log_path.read_text("utf-8", "replace")[-size:]
