@@ -122,6 +122,7 @@ def test_calls_go_on_to_every_node_at_once_and_then_wait_while_there_is_time() -
         (LOST, True, False),
         (said(ErrorCode.UNAVAILABLE), True, True),
         (said(ErrorCode.UNAVAILABLE, undecided=True), True, False),
+        (said(ErrorCode.UNAVAILABLE, written=3, failed=2), True, False),
         (said(ErrorCode.STALE_MAP), True, True),
         (said(ErrorCode.CLOSED), True, True),
         (said(ErrorCode.TIMEOUT), True, False),

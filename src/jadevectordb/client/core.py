@@ -114,7 +114,8 @@ def _may_repeat_elsewhere(call: Call[Any], error: JadeError) -> bool:
 
 def _was_refused(error: JadeError) -> bool:
     """Nothing was done."""
-    return error.details.get("status") in (429, 503) and not error.details.get("undecided")
+    details = error.details
+    return details.get("status") in (429, 503) and not details.get("undecided") and not details.get("written")
 
 
 class Credentials:

@@ -60,14 +60,17 @@ def status_of(code: ErrorCode) -> int:
     return _STATUS.get(code, 400)
 
 
+_WHAT_WAS_DONE = ("undecided", "written", "failed", "failed_ids")  # that a client has to know whatever went wrong
+
+
 def error_response(error: JadeError, request_id: str = "") -> Response:
     status = status_of(error.code)
     details: dict[str, Any] = {}
     if status >= 500:
         logger.warning("%s (request %s)", error, request_id)
         message = _GENERAL.get(error.code, without_digits(error.message))
-        if error.details.get("undecided"):
-            details = {"undecided": True}  # it may have been done: only what can be done twice may be tried again
+        # It may have been done, or in part: only what can be done twice may be tried again
+        details = {name: value for name in _WHAT_WAS_DONE if (value := error.details.get(name))}
     elif status == 429:
         message = without_digits(error.message)
     else:
