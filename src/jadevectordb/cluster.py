@@ -45,8 +45,7 @@ from jadevectordb.gateway.cluster.view import MadeChange
 from jadevectordb.gateway.rest.http import iso
 from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.gateway.service.system_usage import SystemUsage
-from jadevectordb.model.database import CATALOG_NAME
-from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.node import membership
 from jadevectordb.node.agent import Agent
 from jadevectordb.node.hosted_shard import HostingWorld
@@ -63,7 +62,7 @@ logger = logging.getLogger("jadevectordb.cluster")
 LOG_REPLICAS = 3
 _REGISTER_SILENT_S = 3.0
 _STOPPING_ANSWER_S = 2.0
-_IDENTITY_S = 1.0  # all nodes may be starting, and nobody able to answer
+_IDENTITY_S = 2.0  # all nodes may be starting, and nobody able to answer
 
 
 class Foundation:
@@ -84,9 +83,8 @@ class Foundation:
         self._bucket = f"{own.name}-metadata"
         self._reach = Reach(clock, None if own.nats_urls else self.credentials, self.tls)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make(self.folder)
             self._closers.callback(FolderLock(self.folder / "LOCK").close)
-            _refuse_single_node(self.folder)
             found = membership.folder_identity(self.folder, own.node_id)
             self._refuse_others_folder(found)
             self.nats = self._start_nats()
@@ -168,14 +166,11 @@ def _tls_of(own: cluster_settings.ClusterSettings) -> TlsFiles | None:
     return TlsFiles(Path(own.tls_certificate), Path(own.tls_key), Path(own.tls_ca))
 
 
-def _refuse_single_node(folder: Path) -> None:
-    if (folder / CATALOG_NAME).exists():
-        raise JadeError(
-            ErrorCode.CONFLICT,
-            f"{folder} holds the databases of a single node: give the cluster's node another folder, and take this one in "
-            "with `jade cluster adopt`.",
-            details={"folder": str(folder)},
-        )
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, "make the data folder", folder) from error
 
 
 def _tell(state: ServerState, reason: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from jadevectordb.model.database import CATALOG_NAME
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
@@ -38,6 +39,7 @@ class FolderIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 def folder_identity(folder: Path, node: str) -> FolderIdentity | None:
     """What the folder says it belongs to; None for a folder that never was in a cluster. Raises CONFLICT, CORRUPT, FORMAT_TOO_NEW."""
+    _refuse_single_node(folder)
     path = folder / FILE_NAME
     try:
         found = msgspec.json.decode(path.read_bytes(), type=FolderIdentity)
@@ -58,6 +60,16 @@ def folder_identity(folder: Path, node: str) -> FolderIdentity | None:
             details={"folder": str(folder), "node": found.node_id},
         )
     return found
+
+
+def _refuse_single_node(folder: Path) -> None:
+    if (folder / CATALOG_NAME).exists():
+        raise JadeError(
+            ErrorCode.CONFLICT,
+            f"{folder} holds the databases of a single node: give the cluster's node another folder, and take this one in "
+            "with `jade cluster adopt`.",
+            details={"folder": str(folder)},
+        )
 
 
 def join(
