@@ -7,16 +7,21 @@ network      a machine cut off, from all or from some, in one direction or both;
 disk         syncs take long
 clock        the wall clock of a node jumps by up to an hour, either way
 replica      a file turns out to be damaged
-operator     a node is drained and taken back
+operator     a node is drained and taken back; the master is told to hand over
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.sim.node import SimNode
 from jadevectordb.sim.servers import Server
+from jadevectordb.topology.cluster_map import NODE_PREFIX, NodeRecord
 
 if TYPE_CHECKING:
     from jadevectordb.sim.world import World
@@ -33,6 +38,7 @@ class Faults:
         self._world = world
         self._under_way: dict[str, tuple[str, Undo]] = {}  # by what it hits: one fault at a time
         self._ended = False
+        self._draining: dict[str, bool] = {}  # what the operator wants of a node, until it is so
 
     def begin(self) -> None:
         self._world.loop.after(self._world.loop.random.uniform(*_BETWEEN_S), self._next)
@@ -45,7 +51,7 @@ class Faults:
             [
                 self._kill_node, self._kill_node, self._pause_node, self._kill_server, self._pause_server,
                 self._step_down, self._machine, self._cut, self._cut, self._cut_some, self._slow, self._late,
-                self._slow_disk, self._jump, self._damage,
+                self._slow_disk, self._jump, self._damage, self._drain, self._hand_over,
             ]
         )  # fmt: skip
         kind()
@@ -245,6 +251,44 @@ class Faults:
 
         self._do(f"disk {machine}", "slow", end)
 
+    # What a person asks for
+
+    def _drain(self) -> None:
+        machine = self._free("role of", self._world.machines)
+        if machine is None:
+            return
+        self._set_draining(machine, True)
+        self._do(f"role of {machine}", "drain", lambda: self._set_draining(machine, False))
+
+    def _set_draining(self, machine: str, draining: bool) -> None:
+        is_operating = machine in self._draining
+        self._draining[machine] = draining
+        if not is_operating:
+            self._world.loop.spawn(self._world.operator, lambda: self._operate(machine), "operator")
+
+    def _operate(self, machine: str) -> None:
+        """An operator, who asks one node after the other until the record says what it shall."""
+        loop, done = self._world.loop, False
+        while not done:
+            draining = self._draining[machine]
+            nodes = self._world.running()
+            if nodes:
+                node = loop.random.choice(nodes)
+                marked: list[bool] = []
+                fiber = loop.spawn(node.process, partial(_mark, node, machine, draining, marked), "operator")
+                while not fiber.over and node.process.alive:
+                    loop.sleep(0.1)
+                done = bool(marked) and draining == self._draining[machine]
+            if not done:
+                loop.sleep(0.5)
+        del self._draining[machine]
+
+    def _hand_over(self) -> None:
+        for node in self._world.running():
+            if node.term() is not None and node.elector is not None:
+                self._world.tell(f"{node.name} is told to hand over")
+                self._world.loop.spawn(node.process, node.elector.resign, "resign")
+
     # Clocks and contents
 
     def _jump(self) -> None:
@@ -271,3 +315,18 @@ class Faults:
         error = JadeError(ErrorCode.CORRUPT, "a file does not match its checksum", details={"file": "checkpoint"})
         self._world.tell(f"the replica of shard {one.shard} on {node.name} is damaged")
         self._world.loop.spawn(node.process, lambda: one.found_damage(error), "damage")
+
+
+def _mark(node: SimNode, machine: str, draining: bool, done: list[bool]) -> None:
+    """Change what the machine's node is to be; in a fiber of some node."""
+    try:
+        store = node.metadata
+        record = store.get(NODE_PREFIX + machine)
+        if record is None:
+            return
+        known = msgspec.json.decode(record.value, type=NodeRecord)
+        changed = msgspec.json.encode(msgspec.structs.replace(known, draining=draining))
+        if store.compare_and_set(NODE_PREFIX + machine, changed, record.revision) is not None:
+            done.append(True)
+    except JadeError:
+        return

@@ -98,7 +98,10 @@ class Fiber:
             self.process.fibers.pop(self, None)
 
     def park(self, timeout_s: float | None) -> bool:
-        """Block until woken; False when the time is over first. timeout_s: by the process's own clock."""
+        """Block until woken; False when the time is over first. timeout_s: by the process's own clock.
+
+        A waking may be meant for an earlier wait: whoever parks looks again at what it waits for.
+        """
         assert self.loop.current is self, "a fiber parks itself"
         if not self.process.alive:
             raise KilledError
@@ -119,9 +122,10 @@ class Fiber:
     def join(self, timeout_s: float | None) -> bool:
         current = self.loop.current
         assert current is not None and current is not self
-        if not self.over:
+        until_s = None if timeout_s is None else self.loop.now_s + timeout_s / current.process.rate
+        while not self.over and (until_s is None or self.loop.now_s < until_s):
             self._joiners.append(current)
-            current.park(timeout_s)
+            current.park(None if until_s is None else (until_s - self.loop.now_s) * current.process.rate + 1e-9)
         return self.over
 
 
@@ -163,9 +167,12 @@ class Loop:
             fiber.kill()
 
     def sleep(self, seconds: float) -> None:
-        """In a fiber."""
-        assert self.current is not None
-        self.current.park(seconds)
+        """In a fiber; by its process's clock."""
+        fiber = self.current
+        assert fiber is not None
+        until_s = self.now_s + seconds / fiber.process.rate
+        while self.now_s < until_s:
+            fiber.park((until_s - self.now_s) * fiber.process.rate + 1e-9)
 
     # Running
 

@@ -132,8 +132,8 @@ class SimNode:
     def _open_parts(self) -> None:
         clock = SimClock(self.loop, self.process)
         self._clock = clock
-        self._metadata = SimStore(self.client, "meta", self._new_id)
-        self.observed = NodeMirror(self._metadata, clock, Liveness())
+        self.metadata = SimStore(self.client, "meta", self._new_id)
+        self.observed = NodeMirror(self.metadata, clock, Liveness())
         self.observed.start()
         self.mirror = ClusterMirror(self.observed, clock)
         transport = SimTransport(self.loop, self._network, self._listeners, self.name, self.process)
@@ -156,18 +156,18 @@ class SimNode:
             self._listeners, self.address, self.process, transport.node_loop, answerer, self.loop.found_defect
         )
         self.agent = Agent(
-            self.name, self.incarnation, self._metadata, self.hosting, clock,
+            self.name, self.incarnation, self.metadata, self.hosting, clock,
             write_atomically=write_atomically, displaced=self._displaced,  # type: ignore[arg-type]
         )  # fmt: skip
         self.elector = Elector(
-            self._metadata, clock, self.name, self.incarnation, on_gain=lambda _term: self.master.wake()
+            self.metadata, clock, self.name, self.incarnation, on_gain=lambda _term: self.master.wake()
         )
         self._candidate = self.elector._candidate
         self.master = MasterLoop(
-            self._metadata, self.observed, clock, self.elector.term, _Streams(self.open_log), self._settings
+            self.metadata, self.observed, clock, self.elector.term, _Streams(self.open_log), self._settings
         )
         self.store = ClusterStore(
-            self._metadata, self.mirror, transport, clock, node=self.name, open_log=self.open_log,
+            self.metadata, self.mirror, transport, clock, node=self.name, open_log=self.open_log,
             new_id=self._new_id, local=answerer, outboxes=_Outboxes(self._disk),
         )  # fmt: skip
 
@@ -176,7 +176,7 @@ class SimNode:
             id=self.name, incarnation=self.incarnation, peer=self.address, zone=self._zone,
             started_ms=self._clock.now_ms(),
         )  # fmt: skip
-        membership.register(self._metadata, record, self._clock, self.loop.sleep, 3.0)
+        membership.register(self.metadata, record, self._clock, self.loop.sleep, 3.0)
         self.agent.start()
         self.master.start()
         assert self.elector is not None

@@ -32,11 +32,13 @@ class Client:
         fiber = loop.current
         assert fiber is not None
         answers: list[Any] = []
+        is_waiting = True
 
         def reply(answer: Any) -> None:
             def arrives() -> None:
-                answers.append(answer)
-                fiber.wake()
+                if is_waiting:
+                    answers.append(answer)
+                    fiber.wake()
 
             network.send(server.machine, self.machine, arrives, self.process)
 
@@ -44,6 +46,7 @@ class Client:
         until_s = loop.now_s + wait_s
         while not answers and loop.now_s < until_s:
             fiber.park((until_s - loop.now_s) * self.process.rate + 1e-9)
+        is_waiting = False  # what comes now wakes nobody
         return answers[0] if answers else NOBODY
 
     def ask(self, stream: Stream, handler: Handler, seconds: float, what: str) -> Any:

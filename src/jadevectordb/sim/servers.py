@@ -122,6 +122,8 @@ class Stream:
             for server in self._servers.all:
                 if server is not leader and self._match.get(server.machine, 0) < len(self.copies[leader.machine].units):
                     self._replicate(leader, server)
+                elif server is not leader and self.copies[server.machine].commit < len(self.truth):
+                    self._tell_commit(leader, server, len(self.truth))  # what told it was lost on its way
             return
         if self._leaderless_since_s is None:
             self._leaderless_since_s = now_s
@@ -306,8 +308,11 @@ class Stream:
         self._learn(leader, reached)
         for other in self._servers.all:
             if other is not leader:
-                learn = partial(self._learn, other, reached)
-                self._servers.network.send(leader.machine, other.machine, learn, other.process)
+                self._tell_commit(leader, other, reached)
+
+    def _tell_commit(self, leader: Server, other: Server, commit: int) -> None:
+        learn = partial(self._learn, other, commit)
+        self._servers.network.send(leader.machine, other.machine, learn, other.process)
 
     def _learn(self, server: Server, commit: int) -> None:
         """The server hears how much a majority has, and delivers that to who is attached to it."""

@@ -214,10 +214,12 @@ class SimClient:
         fiber, loop, network = self._loop.current, self._loop, self._network
         assert fiber is not None
         answers: list[tuple[Any, JadeError | None]] = []
+        is_waiting = True
 
         def answered(answer: Any, error: JadeError | None) -> None:
-            answers.append((answer, error))
-            fiber.wake()
+            if is_waiting:
+                answers.append((answer, error))
+                fiber.wake()
 
         def handle() -> None:
             answer, failure = None, None
@@ -235,6 +237,7 @@ class SimClient:
         until_s = loop.now_s + _SILENT_S
         while not answers and loop.now_s < until_s and node.process.alive:
             fiber.park(0.5)
+        is_waiting = False
         if not answers:
             raise lost(sent=True)
         answer, error = answers[0]

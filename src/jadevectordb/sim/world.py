@@ -109,6 +109,7 @@ class World:
         self.recorder = Recorder(lambda: loop.now_s, name="s")
         self._ids = itertools.count(1)
         self._clients_process = Process("clients")
+        self.operator = Process("operator")
         self.clients: list[SimClient] = []
         self._over = False
         self.invariants = Invariants(self)
@@ -251,6 +252,9 @@ class World:
     def why_not_whole(self) -> str:
         if len(self.running()) < len(self.machines):
             return f"of the nodes only {[node.name for node in self.running()]} run"
+        draining = [name for name, node in self.running()[0].observed.observe().nodes.items() if node.draining]
+        if draining:
+            return f"still draining: {draining}"
         masters = [node.name for node in self.running() if node.term() is not None]
         if len(masters) != 1:
             return f"masters: {masters}"
@@ -401,6 +405,7 @@ def end(world: World) -> None:
     for node in world.nodes.values():
         world.loop.kill(node.process)
     world.loop.kill(world._clients_process)
+    world.loop.kill(world.operator)
 
 
 def shape_of(seed: int, *, short: bool = False) -> Shape:
