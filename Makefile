@@ -22,7 +22,7 @@ demo-cluster: setup
 	$(BIN)/jade demo --cluster
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests
 
 check: setup
 	$(BIN)/ruff check src tests bench

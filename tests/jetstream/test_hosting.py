@@ -209,6 +209,8 @@ def test_damage_met_while_answering_makes_the_asker_go_elsewhere_and_the_replica
     for node in (a, b):
         hosted = node.wait_applied(database, last)
         wait_until(lambda hosted=hosted: hosted.report().checkpointed == last)
+        # The folder damaged below must be the one in use, not one that was just replaced by one with an index
+        wait_until(lambda hosted=hosted: hosted.readable is not None and hosted.readable.maintenance.is_settled)
     wanted = a.digests(database, 0)
     (metadata, *_) = (nodes.folder / "b" / "shards" / database).glob("0000-000001/shard-0000/*/metadata")
     size = metadata.stat().st_size
