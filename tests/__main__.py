@@ -1,4 +1,4 @@
-"""Runs all tests: `python -m tests`, in three groups side by side.
+"""Runs all tests: `python -m tests`, in four groups side by side.
 
 Much of what is tested is waiting: for an election, for a server to be found dead, for a disk. One after the other that would be more
 than twice as long. The groups share nothing but the machine; each prints its whole output when it ends.
@@ -13,7 +13,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_GROUPS = (("jetstream", "faults"), ("contract", "crash", "nemesis", "simulation", "fuzz", "property"))
+_GROUPS = (
+    ("jetstream", "faults"),
+    ("contract", "crash", "nemesis", "simulation", "fuzz", "property"),
+    ("server", "browser"),
+)  # and those that are in none of them
 
 
 def _run(folders: tuple[str, ...]) -> tuple[tuple[str, ...], int, str, float]:
