@@ -62,7 +62,8 @@ logger = logging.getLogger("jadevectordb.cluster")
 LOG_REPLICAS = 3
 _REGISTER_SILENT_S = 3.0
 _STOPPING_ANSWER_S = 2.0
-_IDENTITY_S = 2.0  # all nodes may be starting, and nobody able to answer
+_DISK_FREE_BYTES_MIN = 16 << 20
+_IDENTITY_S = 1.0  # all nodes may be starting, and nobody able to answer
 
 
 class Foundation:
@@ -361,6 +362,10 @@ class ClusterNode:
         if not connection.connected:
             found.append(f"no connection to the cluster's log: {connection.refusal or 'none of its servers answers'}")
         found += self._observed.troubles.values()
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self._base.folder).free
+            if free < _DISK_FREE_BYTES_MIN:
+                found.append(f"its disk is full: {free >> 20} MB are left for {self._base.folder}; free some")
         return tuple(found)
 
     def watch_credentials(self, forget: Callable[[], None]) -> None:

@@ -48,10 +48,6 @@ def another_port(cluster: LocalCluster, started: Refusals, name: str) -> None:
     started.add(name, nats_nodes=[f"127.0.0.1:{rest}:{route}"])
 
 
-def no_such_host(cluster: LocalCluster, started: Refusals, name: str) -> None:
-    started.add(name, nats_nodes=["no-such-host.invalid:9082:9083"])
-
-
 def keeps_the_log_alone(cluster: LocalCluster, started: Refusals, name: str) -> None:
     own = Ports()
     started.add(name, ports=own, nats_nodes=[own.nats, Ports().nats, Ports().nats])
@@ -85,11 +81,6 @@ def folder_of_another_cluster_with_its_log(cluster: LocalCluster, started: Refus
     started.add(name, ports=own, nats_nodes=keepers(cluster, own))
 
 
-def folder_of_another_node(cluster: LocalCluster, started: Refusals, name: str) -> None:
-    belongs(started.data_of(name), "c0ffee", "n9")
-    started.add(name)
-
-
 def folder_of_a_single_node(cluster: LocalCluster, started: Refusals, name: str) -> None:
     with jade.open(started.data_of(name)) as store:
         store.create_database("books", dimension=2)
@@ -103,12 +94,6 @@ def folder_in_use(cluster: LocalCluster, started: Refusals, name: str) -> None:
 def folder_is_a_file(cluster: LocalCluster, started: Refusals, name: str) -> None:
     started.data_of(name).parent.mkdir()
     started.data_of(name).write_text("not a folder")
-    started.add(name)
-
-
-def identity_is_damaged(cluster: LocalCluster, started: Refusals, name: str) -> None:
-    started.data_of(name).mkdir(parents=True)
-    (started.data_of(name) / FILE_NAME).write_text('{"cluster_id": "c0f')
     started.add(name)
 
 
@@ -136,7 +121,6 @@ def no_nats_server(cluster: LocalCluster, started: Refusals, name: str) -> None:
 CASES: dict[Case, tuple[str, ...]] = {
     nobody_there: ("within 3 s", "Connection refused", "cluster.nats_nodes"),
     another_port: ("127.0.0.1:{rest}: no nats-server answers there",),
-    no_such_host: ("no-such-host.invalid:9082: ", "cluster.join"),
     keeps_the_log_alone: ("Connection refused; 127.0.0.1:", "Start the other nodes"),
     wrong_secret: ("127.0.0.1:{client}: it does not take the secret", "same cluster.name, cluster.join"),
     wrong_secret_and_keeps_the_log: ("127.0.0.1:{client}: it does not take the secret",),
@@ -144,11 +128,9 @@ CASES: dict[Case, tuple[str, ...]] = {
     id_of_a_living_node: ("A node named 'n1' runs already, at 127.0.0.1:{peer}", "another --node-id"),
     folder_of_another_cluster: ("belongs to cluster c0ffee", "give an empty folder"),
     folder_of_another_cluster_with_its_log: ("belongs to cluster c0ffee", "give an empty folder"),
-    folder_of_another_node: ("is the folder of node 'n9'", "--node-id n9"),
     folder_of_a_single_node: ("holds the databases of a single node", "jade cluster adopt"),
     folder_in_use: ("is in use by process", "open another folder"),
     folder_is_a_file: ("could not make the data folder at", "File exists"),
-    identity_is_damaged: ("cluster.json can't be read", "empty the folder"),
     peer_port_is_taken: ("127.0.0.1:{peer}",),
     nats_port_is_taken: ("127.0.0.1:{rest}", "another program"),
     rest_port_is_taken: ("{rest}",),

@@ -35,7 +35,7 @@ class Barriers:
         self._is_appending = False
 
     def sequences(self, shards: Collection[int], wait_s: float) -> dict[int, int]:
-        """What a read that begins now must have seen, by shard. Raises what appending raises, TIMEOUT."""
+        """What a read that begins now must have seen, by shard. Raises what appending raises, UNAVAILABLE."""
         with self._changed:
             mine = self._next
             mine.shards.update(shards)
@@ -43,8 +43,8 @@ class Barriers:
                 self._begin()
             if not self._changed.wait_for(lambda: mine.done, wait_s):
                 raise JadeError(
-                    ErrorCode.TIMEOUT,
-                    f"The log's end could not be made sure of within {wait_s:g} s: retry, or read at another consistency.",
+                    ErrorCode.UNAVAILABLE,
+                    f"No majority of the log's servers said within {wait_s:g} s what is newest: retry, or read at eventual consistency.",
                 )
         if mine.error is not None:
             raise JadeError(mine.error.code, mine.error.message, details=mine.error.details)

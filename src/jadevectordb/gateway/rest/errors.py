@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -81,7 +82,7 @@ def error_response(error: JadeError, request_id: str = "") -> Response:
 
 
 def without_digits(message: str) -> str:
-    return "".join(c for c in message if not c.isdigit())
+    return re.sub(r"\d+", "#", message)
 
 
 def problem(
