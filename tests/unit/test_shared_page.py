@@ -55,6 +55,7 @@ def test_a_text_is_seen_whole_or_not_at_all() -> None:
     seen = SharedPage.attach(*map(os.dup, page.fds))
     page.set_text(b"a" * 10)
     done = threading.Event()
+    first = threading.Event()
     found: set[int] = set()
 
     def look() -> None:
@@ -65,9 +66,11 @@ def test_a_text_is_seen_whole_or_not_at_all() -> None:
                 assert number % 2 == 0
                 assert len(set(value)) == 1 and len(value) % 10 == 0
                 found.add(number)
+                first.set()
 
     thread = threading.Thread(target=look)
     thread.start()
+    assert first.wait(60)
     for n in range(3000):
         page.set_text(bytes([97 + n % 26]) * (10 * (1 + n * 7919 % 4000)))
     done.set()
