@@ -54,6 +54,12 @@ class TermStats:
     document_count: tuple[int, ...]  # [field]: live rows with any term in the field
     total_length: tuple[int, ...]  # [field]: terms of all live rows in the field
 
+    @classmethod
+    def of_nothing(cls, terms: Sequence[str], fields: int) -> TermStats:
+        """What no rows at all add. terms: repeats allowed."""
+        distinct, none = tuple(sorted(set(terms))), (0,) * fields
+        return cls(distinct, ((0,) * len(distinct),) * fields, none, none)
+
     def __add__(self, other: TermStats) -> TermStats:
         assert self.terms == other.terms, "statistics of different queries"
         assert len(self.document_count) == len(other.document_count), "statistics of different fields"

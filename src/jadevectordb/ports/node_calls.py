@@ -55,6 +55,82 @@ class Found(msgspec.Struct, array_like=True, kw_only=True):
     search_us: float = 0.0
 
 
+class Totals(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What was counted of a query's terms over some shards, as `index.text.TermStats`: plain integers, which add exactly."""
+
+    terms: tuple[str, ...]
+    document_frequency: tuple[tuple[int, ...], ...]
+    document_count: tuple[int, ...]
+    total_length: tuple[int, ...]
+
+
+class SearchWords(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One search by words (BM25), with a query vector too one by both: then each of the two rankings is answered.
+
+    A score needs counts over all shards of the database. totals: those counts, to score with. None: a node that is asked about all
+    `shards_all` shards scores with its own counts, every other one answers its counts only. Counts always come back, so the asker
+    sees whether what he gave was still true.
+
+    terms: of the query, repeats kept, as the asker's analyzer made them. fields: the text fields in the schema's order; a replica
+    that has other ones refuses. query, options, include: as in `Search`, without threshold and max_distance; k 0 = counts only;
+    group_by with words alone. exclude: an id that the vectors' ranking leaves out.
+    """
+
+    asked: Asked
+    terms: tuple[str, ...]
+    fields: tuple[str, ...]
+    shards_all: int
+    options: dict[str, object]
+    totals: Totals | None = None
+    query: bytes = b""
+    exclude: str = ""
+    include: tuple[Literal["metadata", "vector"], ...] = ("metadata",)
+    explain: bool = False
+
+
+class FoundWords(msgspec.Struct, array_like=True, kw_only=True):
+    """Rows that one ranking or both found, each once, and the rankings, best first, equal scores by id, as places among these rows.
+
+    similarities: on the internal scale, which fusing needs. is_scored: False = only `totals`, this node's counts, is answered.
+    live: vectors in the shards asked. The rest as in `Found`.
+    """
+
+    totals: Totals
+    is_scored: bool = False
+    live: int = 0
+    ids: list[str] = []
+    versions: list[int] = []
+    metadata: list[bytes] = []
+    vectors: bytes = b""
+    by_vector: list[int] = []
+    similarities: list[float] = []
+    by_text: list[int] = []
+    text_scores: list[float] = []
+    watermarks: list[tuple[int, int]] = []
+    explanation: bytes = b""
+    search_us: float = 0.0
+
+
+class Judge(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The exact scores of these ids for a query, whether a ranking reached down to them or not. Fields as in `SearchWords`."""
+
+    asked: Asked
+    ids: tuple[str, ...]
+    terms: tuple[str, ...]
+    fields: tuple[str, ...]
+    totals: Totals | None = None
+    query: bytes = b""
+
+
+class Judged(msgspec.Struct, array_like=True, kw_only=True):
+    """Of the ids that are there. similarities: internal scale, none without a query vector. text_scores: 0 = none of the words."""
+
+    ids: list[str]
+    similarities: list[float]
+    text_scores: list[float]
+    watermarks: list[tuple[int, int]] = []
+
+
 class Get(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     asked: Asked
     ids: tuple[str, ...]
@@ -184,10 +260,10 @@ class Failure(msgspec.Struct, array_like=True, kw_only=True):
 # Numbers are on the wire: never reuse one.
 CALLS: dict[int, type[msgspec.Struct]] = {
     1: Ping, 2: Search, 3: Get, 4: Scroll, 5: Count, 6: AwaitApplied, 7: Look,
-    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd,
+    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge,
 }  # fmt: skip
 NUMBERS: dict[type[msgspec.Struct], int] = {kind: number for number, kind in CALLS.items()}
 ANSWERS: dict[type[msgspec.Struct], type[msgspec.Struct] | None] = {
     Ping: Pong, Search: Found, Get: Items, Scroll: Items, Count: Counted, AwaitApplied: Applied, Look: Looked,
-    SnapshotBegin: SnapshotOffer, SnapshotRead: None, SnapshotEnd: None,
+    SnapshotBegin: SnapshotOffer, SnapshotRead: None, SnapshotEnd: None, SearchWords: FoundWords, Judge: Judged,
 }  # fmt: skip

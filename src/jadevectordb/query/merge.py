@@ -5,8 +5,9 @@ Pure. The answer depends on scores and ids only, not on how rows are spread: bes
 
 from __future__ import annotations
 
+import bisect
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from jadevectordb.query.plan import Match
@@ -28,3 +29,14 @@ def order(matches: list[Match]) -> list[Match]:
 
 def _rank(match: Match) -> tuple[float, str]:
     return -match[0], match[1]
+
+
+def cut_tie(scores: list[float], rows: list[int], k: int, id_of: Callable[[int], str]) -> tuple[list[float], list[int]]:
+    """Of a ranking that goes on beyond k the first k, where of the rows that share the k-th score those with the smallest ids stay."""
+    boundary = scores[k - 1]
+    better = scores.index(boundary)
+    end = bisect.bisect_right(scores, -boundary, key=lambda score: -score)
+    tied = rows[better:end]
+    if len(tied) > k - better:
+        tied = heapq.nsmallest(k - better, tied, key=id_of)
+    return scores[: better + len(tied)], rows[:better] + tied

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.gateway.cluster.database import ClusterDatabase
@@ -27,7 +26,6 @@ from jadevectordb.model.operations import Rows
 from jadevectordb.query import executor
 from jadevectordb.query.fusion import RRF_K, reciprocal_rank_fusion, weighted_fusion
 from jadevectordb.query.plan import Match, SearchRequest
-from jadevectordb.segment.reader import Allowed
 
 LINEAR = "linear"
 RRF = "rrf"
@@ -128,8 +126,8 @@ def _complete(
     """Results with both their scores; those one ranking did not have are worked out now."""
     names = [name for name, _ in fused]
     if query is not None:
-        missing_places = {name: places[name] for name in names if name not in vector_scores}
-        for name, similarity in _similarities(query, missing_places).items():
+        unscored = [(name, *place) for name in names if name not in vector_scores and (place := places[name])]
+        for name, similarity in executor.similarities_at(query, unscored).items():
             vector_scores[name] = space.public_score(similarity)
     if ranking is not None:
         missing = [name for name in names if name not in text_scores]
@@ -147,18 +145,3 @@ def _complete(
             )
         )
     return hits
-
-
-def _similarities(query: Rows, places: dict[str, Place | None]) -> dict[str, float]:
-    """Exact, by the same code that searches: a search among these rows alone."""
-    similarities = {}
-    by_reader: dict[int, tuple[Place, dict[int, str]]] = {}
-    for name, place in places.items():
-        if place is not None:
-            by_reader.setdefault(id(place[0]), (place, {}))[1][place[1]] = name
-    for (reader, _), names in by_reader.values():
-        rows = np.fromiter(sorted(names), np.int64)
-        found = reader.search(query, len(rows), 1.0, Allowed(len(rows), None, rows), None)
-        for similarity, row in zip(found.similarities.tolist(), found.rows.tolist(), strict=True):
-            similarities[names[row]] = similarity
-    return similarities

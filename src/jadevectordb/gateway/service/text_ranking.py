@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from jadevectordb.index import bitmap
 from jadevectordb.index.text import Analyzer, TermStats, TextReader
 from jadevectordb.model.filter_eval import matches
 from jadevectordb.model.filters import Filter
@@ -24,6 +23,7 @@ from jadevectordb.model.schema import Schema
 from jadevectordb.query import merge
 from jadevectordb.query.allowed import allowed_rows
 from jadevectordb.query.plan import Match
+from jadevectordb.query.words import scores_at
 from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.shard.view import DatabaseView, Part
 
@@ -108,30 +108,20 @@ class TextRanking:
         return matches(node, metadata, self._schema)
 
     def scores_of(self, ids: Seq[str], places: Seq[Place | None]) -> list[float]:
-        """The exact score of each id, 0 for one without any of the terms. places: of their vectors, in this view."""
-        scores = [0.0] * len(ids)
+        """The exact score of each id (distinct), 0 for one without any of the terms. places: of their vectors, in this view."""
+        scores = dict.fromkeys(ids, 0.0)
         if not self._terms:
-            return scores
+            return list(scores.values())
         if self._vector_stats is not None:
-            self._score_places(scores, list(enumerate(places)), self._vector_stats)
+            self._score(scores, ids, places, self._vector_stats)
         if self._documents is not None and self._document_stats is not None:
-            texts = _locate(self._documents, list(ids))
-            self._score_places(scores, list(enumerate(texts)), self._document_stats)
-        return scores
+            self._score(scores, ids, _locate(self._documents, list(ids)), self._document_stats)
+        return list(scores.values())
 
-    def _score_places(self, scores: list[float], places: list[tuple[int, Place | None]], stats: TermStats) -> None:
-        by_reader: dict[int, tuple[SegmentReader, dict[int, int]]] = {}
-        for position, place in places:
-            if place is not None:
-                by_reader.setdefault(id(place[0]), (place[0], {}))[1][place[1]] = position
-        for reader, positions in by_reader.values():
-            text = reader.text
-            if text is None:
-                continue
-            allow = bitmap.from_rows(np.fromiter(sorted(positions), np.int64), reader.row_count)
-            found, rows = text.search(self._terms, len(positions), stats, allow)
-            for score, row in zip(found.tolist(), rows.tolist(), strict=True):
-                scores[positions[row]] = max(scores[positions[row]], score)
+    def _score(self, scores: dict[str, float], ids: Seq[str], places: Seq[Place | None], stats: TermStats) -> None:
+        there = [(name, *place) for name, place in zip(ids, places, strict=True) if place is not None]
+        for name, score in scores_at(there, self._terms, stats).items():
+            scores[name] = max(scores[name], score)
 
 
 def figures_of(views: Seq[DatabaseView]) -> TextFigures:
