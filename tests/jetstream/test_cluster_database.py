@@ -154,6 +154,7 @@ def test_what_is_wrong_is_refused_as_on_one_node(anywhere: ClusterDatabase, alon
         lambda db: db.search(id="nobody"),
         lambda db: db.search(),
         lambda db: db.search(VECTORS[0], nprobe=0),
+        lambda db: db.search(VECTORS[0], text="words"),
         lambda db: db.upsert(["a", "a"], VECTORS[:2]),
         lambda db: db.upsert(["a"], VECTORS[:2]),
         lambda db: db.upsert(["a\n"], VECTORS[:1]),
@@ -172,7 +173,6 @@ def test_what_is_wrong_is_refused_as_on_one_node(anywhere: ClusterDatabase, alon
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda db: db.search(VECTORS[0], text="words"),
         lambda db: db.verify(),
         lambda db: db.upsert(IDS[:50], VECTORS[:50], atomic=True),
         lambda db: db.delete(filter={"n": 1}, atomic=True),

@@ -23,6 +23,7 @@ FIELD_PATH_DEPTH_MAX = 16
 COLUMNS_MAX = 512  # metadata fields of one segment that get a column; the rest is filtered by reading records
 COLUMN_STRING_BYTES_MAX = 256  # a longer string is filtered by reading its record
 QUERY_TERMS_MAX = 64  # words of one full-text query
+TERM_COUNTS_REMEMBERED_MAX = 256  # queries of a cluster's database, whose words' counts a gateway remembers
 TEXT_FIELDS_MAX = 16  # metadata fields of a database that are searched as text
 TERM_BYTES_MAX = 256  # a longer word is not indexed
 

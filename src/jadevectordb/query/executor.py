@@ -127,7 +127,7 @@ def similarities_at(query: Rows, places: Iterable[tuple[str, SegmentReader, int]
     by_reader: dict[int, tuple[SegmentReader, dict[int, str]]] = {}
     for name, reader, row in places:
         by_reader.setdefault(id(reader), (reader, {}))[1][row] = name
-    similarities = {}
+    similarities: dict[str, float] = {}
     for reader, names in by_reader.values():
         rows = np.fromiter(sorted(names), np.int64)
         found = reader.search(query, len(rows), 1.0, Allowed(len(rows), None, rows), None)

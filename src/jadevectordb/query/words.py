@@ -71,7 +71,7 @@ def scores_at(places: Iterable[tuple[str, SegmentReader, int]], terms: Seq[str],
     by_reader: dict[int, tuple[SegmentReader, dict[int, str]]] = {}
     for name, reader, row in places:
         by_reader.setdefault(id(reader), (reader, {}))[1][row] = name
-    scores = {}
+    scores: dict[str, float] = {}
     for reader, names in by_reader.values():
         text = reader.text
         if text is None:

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias, assert_never
 
 import msgspec
 
-from jadevectordb.gateway.cluster import asking
+from jadevectordb.gateway.cluster import asking, asking_words
 from jadevectordb.gateway.cluster.asking import CheckWanted, Held
 from jadevectordb.gateway.cluster.deadlines import Deadlines
+from jadevectordb.gateway.cluster.waiting import Waiting
 from jadevectordb.gateway.embedded.opening import Opening
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
@@ -33,17 +34,20 @@ from jadevectordb.ports.node_calls import (
     AwaitApplied,
     Count,
     Get,
+    Judge,
     Look,
     Ping,
     Pong,
     Scroll,
     Search,
+    SearchWords,
     SnapshotBegin,
     SnapshotEnd,
     SnapshotRead,
 )
 
 Reply: TypeAlias = Callable[[Any, Exception | None], None]
+AboutShards: TypeAlias = Search | SearchWords | Judge | Get | Scroll | Count | Look
 _FILTERED_COST = 2.0  # a filter may cost as much again
 _GET_INLINE_MAX = 32  # ids
 
@@ -75,7 +79,7 @@ class ShardAnswerer:
         """As `Answerer.answer`."""
         try:
             match call:
-                case Search() | Get() | Scroll() | Count() | Look():
+                case Search() | SearchWords() | Judge() | Get() | Scroll() | Count() | Look():
                     return _Answering(self, call, reply).begin()
                 case AwaitApplied():
                     return self._await_applied(call, reply)
@@ -97,7 +101,7 @@ class ShardAnswerer:
         None: ask by `answer`, because it would take long, or replicas have to catch up first, or it is another kind of question.
         Raises what an answer would say instead.
         """
-        if not isinstance(call, Search | Get | Count):
+        if not isinstance(call, Search | SearchWords | Judge | Get | Count):
             return None
         return _Answering(self, call, _nobody).here()
 
@@ -162,7 +166,7 @@ class ShardAnswerer:
         self, waits: list[tuple[HostedShard, int]], wait_s: float, then: Callable[[JadeError | None], None]
     ) -> Callable[[], None]:
         """Call `then` once: with None when every replica has applied its sequence, with UNAVAILABLE after wait_s."""
-        return _Waiting(self._deadlines, waits, wait_s, then, self._node).begin()
+        return Waiting(self._deadlines, waits, wait_s, then, self._node).begin()
 
     # --- other questions ------------------------------------------------------------------------------------------------
 
@@ -212,88 +216,10 @@ def applied_of(hosted: HostedShard, sequence: int) -> Applied:
     )
 
 
-class _Waiting:
-    """Until replicas have applied what was asked for, or for so long."""
-
-    def __init__(
-        self,
-        deadlines: Deadlines,
-        waits: list[tuple[HostedShard, int]],
-        wait_s: float,
-        then: Callable[[JadeError | None], None],
-        node: str,
-    ) -> None:
-        self._deadlines = deadlines
-        self._waits = waits
-        self._wait_s = wait_s
-        self._then = then
-        self._node = node
-        self._lock = threading.Lock()
-        self._left = len(waits)
-        self._over = False
-        self._cancels: list[Callable[[], None]] = []
-
-    def begin(self) -> Callable[[], None]:
-        for hosted, sequence in self._waits:
-            cancel = hosted.when_applied(sequence, self._reached)
-            if cancel is not None:
-                self._keep(cancel)
-        if not self._over:
-            self._keep(self._deadlines.after(max(0.0, self._wait_s), self._too_late))
-        return self.cancel
-
-    def _keep(self, cancel: Callable[[], None]) -> None:
-        with self._lock:
-            if not self._over:
-                self._cancels.append(cancel)
-                return
-        cancel()
-
-    def _reached(self, error: JadeError | None) -> None:
-        with self._lock:
-            self._left -= 1
-            if error is None and self._left:
-                return
-        self._finish(error)
-
-    def _too_late(self) -> None:
-        behind = [(hosted, sequence) for hosted, sequence in self._waits if hosted.watermark < sequence]
-        if not behind:  # reached in this moment
-            self._finish(None)
-            return
-        hosted, sequence = behind[0]
-        self._finish(
-            JadeError(
-                ErrorCode.UNAVAILABLE,
-                f"The replica of shard {hosted.shard} on node {self._node!r} is behind: it has applied its log up to entry "
-                f"{hosted.watermark}, {sequence} was asked for, and {self._wait_s:g} s did not suffice. Ask another one, or retry.",
-                details={"shard": hosted.shard, "watermark": hosted.watermark, "asked": sequence, "behind": True},
-            )
-        )
-
-    def _finish(self, error: JadeError | None) -> None:
-        if self._end():
-            self._then(error)
-
-    def cancel(self) -> None:
-        self._end()
-
-    def _end(self) -> bool:
-        """Whether it was not over before."""
-        with self._lock:
-            if self._over:
-                return False
-            self._over = True
-            cancels, self._cancels = self._cancels, []
-        for cancel in cancels:
-            cancel()
-        return True
-
-
 class _Answering:
     """One question about shards, from its arrival to its reply."""
 
-    def __init__(self, answerer: ShardAnswerer, call: Search | Get | Scroll | Count | Look, reply: Reply) -> None:
+    def __init__(self, answerer: ShardAnswerer, call: AboutShards, reply: Reply) -> None:
         self._answerer = answerer
         self._call = call
         self._reply = reply
@@ -329,7 +255,7 @@ class _Answering:
         if self._waits(asked):
             return None
         held = self._held()
-        return self._answer(held) if self._is_quick(held, NODE_HERE_US_MAX) else None
+        return self._answer(held) if self._is_quick(held, is_here=True) else None
 
     def _waits(self, asked: Asked) -> list[tuple[HostedShard, int]]:
         if not asked.at_least:
@@ -342,10 +268,16 @@ class _Answering:
         openings = [self._answerer.opening(hosted) for hosted in self._hosted]
         return Held(self._call.asked.shards, openings)
 
-    def _is_quick(self, held: Held, limit_us: float = NODE_INLINE_US_MAX) -> bool:
+    def _is_quick(self, held: Held, *, is_here: bool = False) -> bool:
+        """Whether it may be answered in the calling thread. is_here: which is that of a caller on this node, not the loop."""
         call = self._call
+        limit_us = NODE_HERE_US_MAX if is_here else NODE_INLINE_US_MAX
         if isinstance(call, Get):
             return len(call.ids) <= _GET_INLINE_MAX
+        if isinstance(call, Judge):
+            return is_here
+        if isinstance(call, SearchWords):  # rows that nobody has searched by words yet are analysed first
+            return is_here and not call.options.get("group_by") and asking_words.cost_us(held, call) < NODE_HERE_US_MAX
         if isinstance(call, Count):
             return not call.filter
         if not isinstance(call, Search) or call.options.get("group_by") or call.options.get("k") is None:
@@ -380,6 +312,10 @@ class _Answering:
             match self._call:
                 case Search() as call:
                     return asking.search(held, call, check)
+                case SearchWords() as call:
+                    return asking_words.search_words(held, call, check)
+                case Judge() as call:
+                    return asking_words.judge(held, call, check)
                 case Get() as call:
                     return asking.get(held, call, check)
                 case Scroll() as call:

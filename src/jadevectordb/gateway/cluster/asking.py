@@ -6,7 +6,7 @@ Functions over replicas and a call; when, in which thread and for whom is `answe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -23,6 +23,7 @@ from jadevectordb.model import filters
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.metric import Metric
+from jadevectordb.model.operations import Rows
 from jadevectordb.ports.node_calls import Count, Counted, Found, Get, Items, Look, Looked, Scroll, Search
 from jadevectordb.query import executor, merge, scan
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
@@ -76,7 +77,7 @@ def search(held: Held, call: Search, check_wanted: CheckWanted) -> Found:
         scores=[hit.score for hit in hits],
         versions=[hit.version for hit in hits],
         metadata=[hit.metadata_json for hit in hits] if "metadata" in include else [],
-        vectors=_rows_of(hits) if "vector" in include else b"",
+        vectors=rows_of(hits) if "vector" in include else b"",
         watermarks=held.watermarks,
         explanation=b"" if explanation is None else msgspec.json.encode(explanation.as_dict()),
         search_us=elapsed_us,
@@ -100,17 +101,23 @@ def _matches(
 
 def search_request(opening: Opening, call: Search) -> SearchRequest:
     """The request that a call makes, checked. Raises what is wrong with it."""
-    options: dict[str, Any] = dict(call.options)
+    dtype = np.uint8 if opening.config.metric is Metric.HAMMING else np.dtype("<f4")
+    return request_of_options(opening, np.frombuffer(call.query, dtype), call.options)
+
+
+def request_of_options(opening: Opening, query: Rows | None, given: Mapping[str, object]) -> SearchRequest:
+    """query: None of a search by words alone."""
+    options: dict[str, Any] = dict(given)
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise JadeError(
             ErrorCode.INVALID_ARGUMENT, f"This node does not know the search options {sorted(unknown)}: update it."
         )
-    dtype = np.uint8 if opening.config.metric is Metric.HAMMING else np.dtype("<f4")
     recall = options.get("recall", RECALL_DEFAULT)
     request = request_of(
         opening,
-        np.frombuffer(call.query, dtype),
+        query,
+        text=None if query is not None else "",
         k=options.get("k", 10),
         filter=filter_of(opening, options.get("filter")),
         recall=recall,
@@ -174,10 +181,10 @@ def _items(held: Held, found: list[Item], *, vectors: bool) -> Items:
         ids=[item.id for item in found],
         versions=[item.version for item in found],
         metadata=[item.metadata_json for item in found],
-        vectors=_rows_of(found) if vectors else b"",
+        vectors=rows_of(found) if vectors else b"",
         watermarks=held.watermarks,
     )
 
 
-def _rows_of(items: Iterable[Item]) -> bytes:
+def rows_of(items: Iterable[Item]) -> bytes:
     return b"".join(np.ascontiguousarray(item.vector).tobytes() for item in items)

@@ -18,6 +18,8 @@ from jadevectordb.gateway.cluster.looking import ClusterLooks
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted
 from jadevectordb.gateway.cluster.searching import ClusterSearches, not_yet
+from jadevectordb.gateway.cluster.text_searching import TextSearches
+from jadevectordb.gateway.cluster.words import ClusterWords
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
     names_of,
@@ -55,6 +57,8 @@ class ClusterDatabase:
         self._reader = reader
         self._writer = writer
         self._searches = ClusterSearches(placed, reader)
+        self.words = ClusterWords(placed.config, reader)
+        self._text_searches = TextSearches(placed.config, reader, self._searches, self.words)
         self._looks = ClusterLooks(placed, mirror, reader)
         self._closed = threading.Event()
 
@@ -288,11 +292,11 @@ class ClusterDatabase:
         allow_partial: the answer may lack shards that nobody answers for; its `missing_shards` names them.
         """
         wanted = self._wanted(consistency, seen, timeout, allow_partial)
-        if text is not None:
-            raise not_yet("searching by words")
         options = self._searches.options(
             k, filter, recall, threshold, max_distance, exact, nprobe, candidates, ef_search, group_by, group_size
         )
+        if text is not None:
+            return self._text_searches.search(vector, id, text, fusion, alpha, options, include, explain, wanted)
         return self._searches.search(vector, id, options, include, explain, wanted)
 
     def search_batch(

@@ -11,7 +11,7 @@ import msgspec
 
 from jadevectordb.gateway.cluster.rows import FetchedRows
 from jadevectordb.gateway.embedded.hits import Hit, Unpacker
-from jadevectordb.ports.node_calls import Found
+from jadevectordb.ports.node_calls import Found, FoundWords
 from jadevectordb.query import executor, merge
 from jadevectordb.query.plan import Explanation, Match, SegmentPlan
 from jadevectordb.query.question import Answered, Gathered
@@ -109,7 +109,7 @@ def explanation_of(gathered: Gathered, recall: float, total_us: float) -> Cluste
         recall, calls=gathered.calls, hedges=gathered.hedges, missing_shards=sorted(gathered.missing)
     )
     for one in gathered.answers:
-        answer: Found = one.answer
+        answer: Found | FoundWords = one.answer
         plan = msgspec.json.decode(answer.explanation) if answer.explanation else {}
         segments = [SegmentPlan(**segment) for segment in plan.get("segments", ())]
         explanation.segments += segments

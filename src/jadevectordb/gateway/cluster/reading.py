@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -27,6 +28,7 @@ from jadevectordb.ports.node_calls import (
     Count,
     Counted,
     Found,
+    FoundWords,
     Get,
     Items,
     Look,
@@ -38,7 +40,7 @@ from jadevectordb.query.barriers import Barriers
 from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.hedging import Hedging
 from jadevectordb.query.levels import ReadLevel
-from jadevectordb.query.question import Gathered, Question
+from jadevectordb.query.question import Answered, Gathered, Question
 from jadevectordb.query.write_checks import invalid
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.placed import PlacedDatabase
@@ -109,10 +111,36 @@ class ClusterReader:
             found += [one.checked(q) for q, one in zip(some, self._fan_out.ask_all(some), strict=True)]
         return found
 
-    def rows_of(self, answer: Found | Items) -> FetchedRows:
+    def rows_of(self, answer: Found | FoundWords | Items) -> FetchedRows:
         return FetchedRows.of(answer, self._placed.config, self._fetch)
 
+    def at_least(self, wanted: Wanted) -> Mapping[int, int]:
+        """Sequences that a read of all shards must have seen, by shard; for reads in several steps, so that all see the same."""
+        return self._at_least(self._shards, wanted)
+
+    def ask(
+        self, make: Callable[[Asked], msgspec.Struct], wanted: Wanted, hedging: Hedging, at_least: Mapping[int, int]
+    ) -> Gathered:
+        """Any question to all shards. Raises as `search`."""
+        return self._fan_out.ask(self._question(self._shards, make, wanted, hedging, at_least))
+
     # By id
+
+    def ask_each(
+        self, ids: Seq[str], make: Callable[[tuple[str, ...], Asked], msgspec.Struct], wanted: Wanted, hedging: Hedging
+    ) -> list[Answered]:
+        """A question about ids to the shards they belong to. make: the call about some of them."""
+        by_shard = self._by_shard(ids)
+        at_least = self._at_least(by_shard, wanted)
+        questions = [
+            self._question((shard,), partial(make, tuple(names)), wanted, hedging, at_least)
+            for shard, names in by_shard.items()
+        ]
+        return [
+            answered
+            for question, gathered in zip(questions, self._fan_out.ask_all(questions), strict=True)
+            for answered in gathered.checked(question).answers
+        ]
 
     def find(self, names: Seq[str], wanted: Wanted, *, vectors: bool = True) -> list[Item | None]:
         """The item under each id, None where there is none (or, with allow_partial, where nobody answered)."""

@@ -24,7 +24,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
-from jadevectordb.ports.node_calls import Found, Items
+from jadevectordb.ports.node_calls import Found, FoundWords, Items
 from jadevectordb.segment.reader import Allowed
 from jadevectordb.segment.records import HashArray
 
@@ -78,7 +78,7 @@ class FetchedRows:
         self._fetching = threading.Lock()
 
     @classmethod
-    def of(cls, answer: Found | Items, config: DatabaseConfig, fetch: Fetch) -> FetchedRows:
+    def of(cls, answer: Found | FoundWords | Items, config: DatabaseConfig, fetch: Fetch) -> FetchedRows:
         count = len(answer.ids)
         metadata = answer.metadata if len(answer.metadata) == count else None
         return cls(answer.ids, answer.versions, metadata, vectors_in(answer.vectors, count, config), fetch)

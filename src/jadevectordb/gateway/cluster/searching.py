@@ -90,10 +90,10 @@ class ClusterSearches:
         if (vector is None) == (vector_id is None):
             raise invalid("search takes a vector or an id, one of them.")
         if vector_id is not None:
-            vector = self._vector_of(vector_id, wanted)
+            vector = self.vector_of(vector_id, wanted)
         assert vector is not None
         started_s = self._reader.now_s()
-        query = self._query(vector)
+        query = self.query_of(vector)
         if "group_by" in options:
             gathered, matches = self._groups(query, options, include, explain, vector_id, wanted)
         else:
@@ -145,15 +145,16 @@ class ClusterSearches:
                 return gathered, matches
             asked = min(K_MAX, asked * _GROUPS_FACTOR)
 
-    def _query(self, vector: npt.ArrayLike) -> bytes:
-        """Raises DIMENSION_MISMATCH, INVALID_VECTOR."""
+    def query_of(self, vector: npt.ArrayLike) -> bytes:
+        """A vector as it travels. Raises DIMENSION_MISMATCH, INVALID_VECTOR."""
         given = np.asarray(vector)
         if given.ndim == 2 and len(given) == 1:
             given = given[0]
         self._space.prepare_query(given)
         return query_bytes(given, self._config.metric)
 
-    def _vector_of(self, vector_id: str, wanted: Wanted) -> npt.ArrayLike:
+    def vector_of(self, vector_id: str, wanted: Wanted) -> npt.ArrayLike:
+        """Raises NOT_FOUND, INVALID_ARGUMENT."""
         if not isinstance(vector_id, str):
             raise invalid(f"id must be one string, got {vector_id!r:.80}.")
         item = self._reader.find(names_of(vector_id), wanted)[0]

@@ -14,6 +14,7 @@ from jadevectordb.gateway.embedded.arguments import count_of, loosened, names_of
 from jadevectordb.gateway.embedded.hits import Group, Hits
 from jadevectordb.gateway.embedded.opening import FilterLike, Opening
 from jadevectordb.index.api import RECALL_DEFAULT
+from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query import executor
 from jadevectordb.query.plan import Explanation, SearchRequest
@@ -47,7 +48,7 @@ def request_of(
         k = count_of(k, "k")
     recall = recall_of(recall)
     if text is not None:
-        _check_text(opening, text, fusion, alpha)
+        check_text(opening.config, text, fusion, alpha)
         if threshold is not None or max_distance is not None:
             raise invalid("threshold and max_distance are about vectors: they can't be combined with text.")
     if vector_id is not None:
@@ -74,11 +75,12 @@ def request_of(
     return request
 
 
-def _check_text(opening: Opening, text: str, fusion: str, alpha: float) -> None:
-    if opening.analyzer is None:
+def check_text(config: DatabaseConfig, text: str, fusion: str, alpha: float) -> None:
+    """Raises UNKNOWN_FIELD, INVALID_ARGUMENT."""
+    if not config.schema.texts:
         raise JadeError(
             ErrorCode.UNKNOWN_FIELD,
-            f"Database {opening.config.name!r} declares no text field: "
+            f"Database {config.name!r} declares no text field: "
             "create it with schema={'FIELD': 'text'} to search by text.",
         )
     if not isinstance(text, str):
