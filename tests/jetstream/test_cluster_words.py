@@ -18,7 +18,23 @@ from tests.nats_cluster import NatsCluster
 
 DIMENSION, ROWS = 8, 500
 SCHEMA = {"title": "text", "body": "text", "group": "integer"}
-WORDS = "amber birch cedar delta ember frost grove heath inlet jetty knoll larch marsh north oasis".split()
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "frost",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "larch",
+    "marsh",
+    "north",
+    "oasis",
+]
 RNG = np.random.default_rng(11)
 VECTORS = RNG.standard_normal((ROWS, DIMENSION), dtype=np.float32)
 IDS = [f"v{n}" for n in range(ROWS)]
