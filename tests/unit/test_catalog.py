@@ -4,6 +4,8 @@ that go while they are used, names that both would have.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.names_world import Killed, Steps, die
 from tests.rpc_world import services
 
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
-from jadevectordb.gateway.service.catalog import DatabaseRecord
+from jadevectordb.gateway.service.catalog import Catalog, DatabaseRecord
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.schema import Schema
@@ -208,3 +211,101 @@ def test_the_engine_stays_when_the_record_cannot_be_changed_so(tmp_path: Path) -
             assert caught.value.code is code and entry.handle.config.index == "HNSW"
         assert catalog.alter(entry.id, {}, unique=True, name="d").record.name == "d"
         assert catalog.alter(entry.id, {}, name="e").record.name == "e"
+
+
+def two_catalogs(built: Services, pending_s: float = 35.0) -> list[Catalog]:
+    """Of two gateways over one metadata store, which do not know of each other's databases."""
+    made = []
+    for _ in range(2):
+        catalog = Catalog(built.store, built.metadata, built.clock, lambda operation, principal, record: None)
+        catalog._names._pending_s = pending_s
+        made.append(catalog)
+    return made
+
+
+def test_gateways_that_create_one_name_at_the_same_moment_make_one_database(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        for turn in range(10):
+            one, two = two_catalogs(built)
+            results = at_once(
+                *(lambda c=c, turn=turn: c.create_unique(f"same{turn}", 2, SOMEBODY)[0].id for c in (one, two))
+            )
+            (made,) = (result for result in results if result is not ErrorCode.ALREADY_EXISTS)
+            assert set(built.store.databases()) == {made} and records(built) == {f"database/{made}"}
+            (winner,) = (catalog for catalog in (one, two) if catalog.find(made) is not None)
+            winner.drop(made)
+            assert built.metadata.list("database-name/") == {}
+
+
+def test_gateways_that_rename_to_one_name_give_it_to_one(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        ids = [built.catalog.create(name, 2, "somebody").id for name in ("one", "two")]
+        gateways = two_catalogs(built)
+        results = at_once(
+            *(lambda c=c, i=i: c.update(i, unique=True, name="wanted") for c, i in zip(gateways, ids, strict=True))
+        )
+        assert results.count(ErrorCode.ALREADY_EXISTS) == 1
+        names = [msgspec.json.decode(r.value)["name"] for r in built.metadata.list("database/").values()]
+        assert names.count("wanted") == 1
+        loser = results.index(ErrorCode.ALREADY_EXISTS)
+        assert gateways[loser].update(ids[loser], unique=True, name="another").record.name == "another"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("doing", ["create", "rename", "drop"])
+def test_a_gateway_killed_at_any_step_leaves_the_name_borne_once_or_free(
+    tmp_path: Path, doing: str, after: bool
+) -> None:
+    with services(tmp_path) as built:
+        for at in itertools.count():
+            entry, _ = built.catalog.create_unique("bob", 2, SOMEBODY)
+            steps = Steps(built.metadata, at, die, after=after)
+            killed = Catalog(built.store, steps, built.clock, lambda operation, principal, record: None)
+            try:
+                if doing == "create":
+                    killed.create_unique("wanted", 2, SOMEBODY)
+                elif doing == "rename":
+                    killed.update(entry.id, unique=True, name="wanted")
+                else:
+                    killed.drop(entry.id)
+            except Killed:
+                died = True
+            else:
+                died = False
+            other = two_catalogs(built, pending_s=0.0)[0]  # as the next gateway that starts
+            for name in ("wanted", "bob"):
+                if all(e.record.name != name for e in other.every()):
+                    other.create_unique(name, 2, SOMEBODY)  # free, now
+                else:
+                    with pytest.raises(JadeError, check=lambda error: error.code is ErrorCode.ALREADY_EXISTS):
+                        two_catalogs(built)[1].create_unique(name, 2, SOMEBODY)
+            assert sorted(e.record.name for e in other.every()) == ["bob", "wanted"]
+            assert len(built.metadata.list("database-name/")) == 2
+            for left in other.every():
+                other.drop(left.id)
+            assert records(built) == set() and built.metadata.list("database-name/") == {}
+            built.catalog._publish({})
+            if not died:
+                assert at >= 1
+                break
+
+
+def test_a_creation_whose_name_was_given_to_another_leaves_nothing(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        for at in itertools.count():
+            ids: list[str] = []
+
+            def meanwhile(ids: list[str] = ids) -> None:
+                rival = two_catalogs(built, pending_s=0.0)[1]
+                with contextlib.suppress(JadeError):
+                    ids.append(rival.create_unique("wanted", 2, SOMEBODY)[0].id)
+
+            steps = Steps(built.metadata, at, meanwhile)
+            slow = Catalog(built.store, steps, built.clock, lambda operation, principal, record: None)
+            with contextlib.suppress(JadeError):
+                ids.append(slow.create_unique("wanted", 2, SOMEBODY)[0].id)
+            (made,) = ids
+            assert built.store.databases() == [made] and records(built) == {f"database/{made}"}
+            two_catalogs(built)[0].drop(made)
+            if steps.changes <= at:
+                return

@@ -166,6 +166,9 @@ PASSWORD_HASHES_WAITING_MAX = 16  # more sign-ins than this are told to come bac
 RESET_VALID_S = 900.0  # how long a password reset token works
 RESETS_WAITING_MAX = 100  # password resets that wait to be delivered; more are not
 RATE_NAMES_MAX = 100_000  # principals and addresses that have a rate of their own; the one idle longest is forgotten
+CLAIM_PENDING_S = 5.0  # how long somebody who is about to bear a name, and may be dead, is waited for
+DATABASE_PENDING_S = 35.0  # the same of a database's name: creating one takes PLACE_S_MAX at most
+CLAIMS_SEEN_MAX = 1000  # names whose holder was seen to be on its way to it
 STORE_ATTEMPTS_MAX = 16  # how often a change of a record is tried again when someone else changed it meanwhile
 GRANTS_MAX = 1000  # users a database is granted to
 

@@ -4,6 +4,7 @@ the first admin, and the upkeep every minute.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import threading
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jadevectordb.access")
 _UPKEEP_S = 60.0
+_HEAL_ROUNDS = 10  # of upkeep, between looks at all names of accounts
 _CLOSE_S_MAX = 2.0  # for writing how often credentials were used, when the server stops
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -109,6 +111,7 @@ class Access:
             part.on_change = self.gatekeeper.forget
         self._stopping = threading.Event()
         self._setup_lock = threading.Lock()
+        self.accounts.heal()
         self._setup_token = self._first_admin()
         self.resets = Resets(store, clock, random, self.accounts, deliver_reset)
         self.accounts.on_delete.append(lambda old, _: self.resets.forget(old))
@@ -254,9 +257,13 @@ class Access:
         return {s.session_id for s in self.sessions.of_user(user_id)} | {k.key_id for k in self.keys.of_user(user_id)}
 
     def _keep_up(self) -> None:
-        while not self._stopping.wait(_UPKEEP_S):
+        for round_ in itertools.count(1):
+            if self._stopping.wait(_UPKEEP_S):
+                return
             try:
                 self.maintain()
+                if round_ % _HEAL_ROUNDS == 0:
+                    self.accounts.heal()
             except JadeError as error:
                 logger.warning("upkeep of accounts and audit log: %s; it is tried again in a minute", error)
             except Exception:

@@ -1,73 +1,37 @@
 """User accounts: names that are unique, passwords that are hashed, roles, and the rules that keep a server administrable.
 
 Records: `user/ID` is the account; `name/FOLDED` claims a username or e-mail address for one account, so that any of the three
-means one account and nobody can register another's address as a name. A claim counts only while its account bears that name: what
-a crash between two writes leaves behind is taken over, and nobody is locked out. The name is claimed before the account is
-written and freed after it is gone, so that two accounts never share one.
+means one account and nobody can register another's address as a name, at whichever node of a cluster; see `account_names`.
 
-Changes run one after the other in this process (`_lock`; hashing is outside it), which is what "never remove the last admin"
-needs; the store's compare-and-set catches anyone else.
+Changes run one after the other in this process (`_lock`; hashing, and waiting for other processes, are outside it), which is what
+"never remove the last admin" needs; the store's compare-and-set catches anyone else.
 """
 
 from __future__ import annotations
 
-import re
 import threading
-import unicodedata
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 
 from jadevectordb.gateway.access import tokens
+from jadevectordb.gateway.access.account import BUILT_IN, Account, check_email, check_username, fold, names_of
+from jadevectordb.gateway.access.account_names import AccountNames, taken
 from jadevectordb.gateway.access.keys import Keys
+from jadevectordb.gateway.access.names import HeldError
 from jadevectordb.gateway.access.passwords import Passwords, check_rules
-from jadevectordb.gateway.access.principals import (
-    ADMIN,
-    BUILT_IN_ID,
-    BUILT_IN_NAME,
-    CREATED_ROLES,
-    Principal,
-)
+from jadevectordb.gateway.access.principals import BUILT_IN_ID, BUILT_IN_NAME, CREATED_ROLES, Principal
 from jadevectordb.gateway.access.records import Records
 from jadevectordb.gateway.access.sessions import Session, Sessions
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import ACCOUNTS_MAX, EMAIL_LENGTH_MAX, USERNAME_LENGTH_MAX
+from jadevectordb.model.limits import ACCOUNTS_MAX, CLAIM_PENDING_S, EMAIL_LENGTH_MAX
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
 
-_RESERVED = frozenset({"system", "anonymous", BUILT_IN_NAME})  # would be mistaken for somebody else in the audit log
-
-_ID_SHAPE = re.compile(r"user_([a-z2-7]{16}|dev)")  # would be mistaken for somebody's id
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """password_hash: Argon2id. Times in ms since 1970."""
-
-    user_id: str
-    username: str
-    email: str = ""
-    roles: tuple[str, ...] = CREATED_ROLES
-    is_active: bool = True
-    password_hash: str = ""
-    must_change_password: bool = False
-    created_ms: int = 0
-    updated_ms: int = 0
-    last_login_ms: int | None = None
-
-    def __repr__(self) -> str:  # the hash must not get into a log by accident
-        return f"Account(user_id={self.user_id!r}, username={self.username!r}, roles={self.roles!r})"
-
-    @property
-    def is_active_admin(self) -> bool:
-        return self.is_active and ADMIN in self.roles
-
-
-class _Claim(msgspec.Struct, frozen=True):
-    user_id: str
-
-
-BUILT_IN = Account(user_id=BUILT_IN_ID, username=BUILT_IN_NAME, roles=(ADMIN,))
+_T = TypeVar("_T")
+_ROUNDS = 3  # of outlasting others who want the same name
+__all__ = ["BUILT_IN", "Account", "Accounts", "check_email", "check_username", "fold"]
 
 
 class Accounts:
@@ -87,9 +51,11 @@ class Accounts:
         keys: Keys,
         *,
         is_open: bool,
+        pending_s: float = CLAIM_PENDING_S,
     ) -> None:
+        """pending_s: as `AccountNames`."""
         self._records = Records(store, "user", Account)
-        self._claims = Records(store, "name", _Claim)
+        self._names = AccountNames(self._records, store, clock, pending_s=pending_s)
         self._clock = clock
         self._random = random
         self._passwords = passwords
@@ -105,7 +71,8 @@ class Accounts:
     def get(self, user_id: str) -> Account | None:
         if user_id == BUILT_IN_ID:
             return BUILT_IN if self._is_open else None
-        return self._records.get(user_id)
+        account = self._records.get(user_id)
+        return None if account is None or account.is_new else account
 
     def find(self, text: str) -> Account | None:
         """By id, username or e-mail address; an id wins."""
@@ -116,9 +83,7 @@ class Accounts:
         folded = fold(text) if len(text) <= EMAIL_LENGTH_MAX else ""
         if self._is_open and folded == BUILT_IN_NAME:
             return BUILT_IN
-        claim = self._claims.get(folded) if folded else None
-        account = self._records.get(claim.user_id) if claim is not None else None
-        return account if account is not None and folded in _names(account) else None
+        return self._names.bearer(folded) if folded else None
 
     def require(self, text: str) -> Account:
         """As `find`. Raises NOT_FOUND."""
@@ -133,13 +98,20 @@ class Accounts:
         """Oldest first."""
         found = [
             account
-            for account in self._records.list().values()
+            for account in self._every()
             if (role is None or role in account.roles) and (is_active is None or account.is_active == is_active)
         ]
         return sorted(found, key=lambda a: (a.created_ms, a.user_id))
 
     def has_admin(self) -> bool:
-        return any(account.is_active_admin for account in self._records.list().values())
+        return any(account.is_active_admin for account in self._every())
+
+    def _every(self) -> Iterator[Account]:
+        return (account for account in self._records.list().values() if not account.is_new)
+
+    def heal(self) -> None:
+        """Finish what processes that died left half-way. Called at the start, and now and then."""
+        self._names.heal()
 
     # Creating, changing, deleting
 
@@ -159,20 +131,33 @@ class Accounts:
         check_rules(password)
         if not roles:
             raise JadeError(ErrorCode.INVALID_ARGUMENT, "An account needs at least one role.")
-        self._refuse_taken(None, username, email)  # before the costly hash; decided below, under the lock
+        self._names.refuse_taken(None, username, email)  # before the costly hash; decided below
         password_hash = self._passwords.hash(password)
         now = self._clock.now_ms()
         account = Account(
             user_id=tokens.new_id(self._random, "user_"), username=username, email=email, roles=roles, is_active=is_active,
             password_hash=password_hash, must_change_password=must_change_password, created_ms=now, updated_ms=now,
         )  # fmt: skip
-        with self._lock:
-            if len(self._records.list()) >= ACCOUNTS_MAX:
-                raise JadeError(ErrorCode.CONFLICT, f"There are {ACCOUNTS_MAX} accounts already: delete some.")
-            self._claim(account)
-            added = self._records.add(account.user_id, account)
-            assert added, "two users with the same random id"
+
+        def add() -> None:
+            with self._lock:
+                if len(self._records.list()) >= ACCOUNTS_MAX:
+                    raise JadeError(ErrorCode.CONFLICT, f"There are {ACCOUNTS_MAX} accounts already: delete some.")
+                self._names.refuse_taken(None, username, email)
+                self._names.add(account)
+
+        self._with_names(add, username)
         return account
+
+    def _with_names(self, attempt: Callable[[], _T], username: str) -> _T:
+        """What `attempt` returns; again when somebody who was about to bear one of the names is through, or given up on."""
+        for _ in range(_ROUNDS):
+            try:
+                return attempt()
+            except HeldError as held:
+                raced = held
+            self._names.outlast(raced)
+        raise taken(raced.name == fold(username))
 
     def update(
         self,
@@ -200,6 +185,9 @@ class Accounts:
         if password is not None:
             changes["password_hash"] = self._passwords.hash(check_rules(password))
             changes["must_change_password"] = by is None or by.user_id != user_id
+        return self._with_names(lambda: self._update(user_id, by, changes), username or "")
+
+    def _update(self, user_id: str, by: Principal | None, changes: dict[str, Any]) -> Account:
         with self._lock:
             old = self._stored(user_id)
             new = msgspec.structs.replace(old, updated_ms=self._clock.now_ms(), **changes)
@@ -207,7 +195,7 @@ class Accounts:
                 raise JadeError(ErrorCode.CONFLICT, "You can't deactivate the account you are signed in as.")
             self._keep_an_admin(old, new)
             self._replace(old, new)
-            if password is not None or (old.is_active and not new.is_active):
+            if "password_hash" in changes or (old.is_active and not new.is_active):
                 keep = by.credential_id if by is not None and by.user_id == user_id and by.kind == "session" else ""
                 self._sessions.end_all(user_id, but=keep)
         return new
@@ -223,8 +211,7 @@ class Accounts:
                 told(user_id, by.user_id)
             self._records.remove(user_id)
             self.on_change()  # from here on its credentials are refused, though they are still being removed
-            for name in _names(account):
-                self._release(name, user_id)
+            self._names.release((*names_of(account), *account.claiming))
             self._sessions.end_all(user_id)
             self._keys.remove_all(user_id)
         return account
@@ -285,30 +272,19 @@ class Accounts:
 
     def _stored(self, user_id: str) -> Account:
         account = self._records.get(user_id)
-        if account is None:
+        if account is None or account.is_new:
             if user_id == BUILT_IN_ID and self._is_open:
                 raise JadeError(ErrorCode.CONFLICT, "The account `dev` is built into open mode and can't be changed.")
             raise JadeError(ErrorCode.NOT_FOUND, f"User not found: {user_id!r:.200}.")
         return account
 
     def _replace(self, old: Account, new: Account) -> None:
-        """Write a changed account; its names first, so that no moment has two accounts of one name."""
-        fresh = [name for name in _names(new) if name not in _names(old)]
-        self._refuse_taken(old.user_id, new.username, new.email)
-        for name in fresh:
-            self._claim_name(name, new.user_id)
-
-        def step(current: Account) -> Account:
-            changed = {f: getattr(new, f) for f in Account.__struct_fields__ if getattr(new, f) != getattr(old, f)}
-            return msgspec.structs.replace(current, **changed)
-
-        written = self._records.change(new.user_id, step)
+        """Write a changed account."""
+        self._names.refuse_taken(old.user_id, new.username, new.email)
+        written = self._names.replace(old, new)
         self.on_change()
         if written is None:
             raise JadeError(ErrorCode.NOT_FOUND, f"User not found: {new.user_id!r:.200}.")
-        for name in _names(old):
-            if name not in _names(new):
-                self._release(name, old.user_id)
 
     def _set_password(
         self, account: Account, new: str, *, must_change: bool, keep_session: str, expected_hash: str | None
@@ -345,82 +321,11 @@ class Accounts:
         """Refuse the change that would leave nobody to administer the server. Open mode has its built-in admin."""
         if self._is_open or not old.is_active_admin or (new is not None and new.is_active_admin):
             return
-        if not any(a.is_active_admin for a in self._records.list().values() if a.user_id != old.user_id):
+        if not any(a.is_active_admin for a in self._every() if a.user_id != old.user_id):
             raise JadeError(
                 ErrorCode.CONFLICT,
                 "This is the last active admin: make another account an admin first, then try again.",
             )
-
-    def _refuse_taken(self, user_id: str | None, username: str, email: str) -> None:
-        for name in dict.fromkeys((fold(username), fold(email))):
-            holder = self._holder(name) if name else None
-            if holder is not None and holder != user_id:
-                raise _taken(name == fold(username))
-
-    def _holder(self, name: str) -> str | None:
-        """The id of the account that bears this name."""
-        claim = self._claims.get(name)
-        account = self._records.get(claim.user_id) if claim is not None else None
-        return account.user_id if account is not None and name in _names(account) else None
-
-    def _claim(self, account: Account) -> None:
-        self._refuse_taken(account.user_id, account.username, account.email)
-        for name in _names(account):
-            self._claim_name(name, account.user_id)
-
-    def _claim_name(self, name: str, user_id: str) -> None:
-        """Take a name that nobody bears. The caller has looked and holds the lock; what is left of a crash is replaced."""
-        claim = _Claim(user_id)
-        if self._claims.add(name, claim):
-            return
-        if self._claims.change(name, lambda _: claim) is None and not self._claims.add(name, claim):
-            raise _taken(True)
-
-    def _release(self, name: str, user_id: str) -> None:
-        self._claims.change(name, lambda claim: None if claim.user_id == user_id else claim)
-
-
-def fold(name: str) -> str:
-    """What makes two names one: case and the way letters are composed do not count."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
-
-
-def check_username(username: str) -> str:
-    """Raises INVALID_ARGUMENT."""
-    if not 1 <= len(username) <= USERNAME_LENGTH_MAX or username != username.strip() or not _is_printable(username):
-        raise JadeError(
-            ErrorCode.INVALID_ARGUMENT,
-            f"username must be 1 to {USERNAME_LENGTH_MAX} characters, without control characters or spaces around it.",
-        )
-    folded = fold(username)
-    if folded in _RESERVED or not folded or _ID_SHAPE.fullmatch(folded):
-        raise JadeError(ErrorCode.INVALID_ARGUMENT, f"The username {username!r} is reserved: choose another one.")
-    return username
-
-
-def check_email(email: str) -> str:
-    """ "" is none. Only what can't be an address is refused. Raises INVALID_ARGUMENT."""
-    local, _, domain = email.rpartition("@")
-    if email and not (
-        local and domain and len(email) <= EMAIL_LENGTH_MAX and email == email.strip() and _is_printable(email)
-    ):
-        raise JadeError(ErrorCode.INVALID_ARGUMENT, f"email is not an address like name@example.com: {email!r:.80}.")
-    return email
-
-
-def _is_printable(text: str) -> bool:
-    """No control characters, no surrogates, nothing that reorders text or is invisible."""
-    return all(unicodedata.category(c) not in ("Cc", "Cs", "Cf", "Zl", "Zp") for c in text)
-
-
-def _names(account: Account) -> tuple[str, ...]:
-    """The folded names an account is found by."""
-    return tuple(dict.fromkeys(name for name in (fold(account.username), fold(account.email)) if name))
-
-
-def _taken(is_username: bool) -> JadeError:
-    what = "username" if is_username else "e-mail address"
-    return JadeError(ErrorCode.ALREADY_EXISTS, f"This {what} is taken: choose another one.")
 
 
 def _nothing() -> None:

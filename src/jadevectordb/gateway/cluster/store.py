@@ -190,6 +190,11 @@ class ClusterStore:
         try:
             written = self._metadata.compare_and_set(placed_key(placed.id), encode_placed(placed), 0)
             assert written is not None, "nobody else makes this id"
+            # Who took this claim for abandoned has read before this write, or is refused by it
+            confirmed = self._metadata.compare_and_set(_NAME_PREFIX + placed.name, placed.id.encode(), claim)
+            if confirmed is None:
+                raise _exists(placed.name)
+            claim = confirmed
             self._wait_served(placed)
         except BaseException:
             with contextlib.suppress(JadeError):

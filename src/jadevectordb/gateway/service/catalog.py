@@ -1,6 +1,7 @@
 """The databases of a server: each has an id, a name people gave it, an owner, and grants, beside the engine's own settings.
 
-The engine knows a database by its id. Names need not be unique: the id is the identity. Databases whose engine name begins
+The engine knows a database by its id. Names need not be unique: the id is the identity. Where they shall be (`create_unique`),
+a name is claimed as accounts claim theirs, so that of several nodes one gets it. Databases whose engine name begins
 with an underscore are the server's own and are not shown. Records live in the metadata store, changed by compare-and-set.
 
 In a cluster that store is shared, and other nodes create, change and drop databases too: a thread follows them.
@@ -20,6 +21,7 @@ import msgspec
 from jadevectordb.gateway.access.operations import is_visible
 from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.cluster.store import ClusterStore
+from jadevectordb.gateway.service.database_names import DatabaseNames, changed_meanwhile
 from jadevectordb.gateway.service.directory import Check, DatabaseRecord, Directory, Entry, unknown
 from jadevectordb.gateway.service.handles import AnyStore
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -46,7 +48,7 @@ class Catalog(Directory):
         self._metadata = metadata
         self._clock = clock
         self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
-        self._is_shared = isinstance(store, ClusterStore)
+        self._names = DatabaseNames(metadata, clock, lambda database_id: database_id in store.databases())
         self.on_publish: Callable[[], None] = lambda: None  # called after a change, before anyone is told of it
         self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
         if isinstance(store, ClusterStore):
@@ -192,27 +194,10 @@ class Catalog(Directory):
                 return existing, False
             self._check_unused(name)
             made = self._create(
-                dimension, options, name=name, description=description, owner=principal.user_id, index_type=index_type
-            )
-            if self._is_shared:
-                self._settle_name(made)
+                dimension, options, name=name, description=description, owner=principal.user_id, index_type=index_type,
+                claiming=name, is_new=True,
+            )  # fmt: skip
             return made, True
-
-    def _settle_name(self, made: Entry) -> None:
-        """Another node may have given the name to a database at the same moment: the older one keeps it. The lock is held."""
-        records = [msgspec.json.decode(r.value, type=DatabaseRecord) for r in self._metadata.list(_PREFIX).values()]
-        mine, there = made.record, set(self._store.databases())
-        if any(
-            one.name == mine.name and (one.created_ms, one.id) < (mine.created_ms, mine.id)
-            for one in records
-            if one.id in there
-        ):
-            self._drop(made)
-            raise JadeError(
-                ErrorCode.ALREADY_EXISTS,
-                f"A database named {mine.name!r} was created by another node at this moment: choose another name.",
-                details={"name": mine.name},
-            )
 
     def _existing(self, name: str, principal: Principal, wanted: Mapping[str, Any]) -> Entry | None:
         """The visible database of this name. Raises ALREADY_EXISTS when it is not as wanted, or not the only one."""
@@ -249,15 +234,36 @@ class Catalog(Directory):
         revision = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), 0)
         assert revision is not None, "nobody else makes this id"
         try:
+            if record.claiming:
+                self._names.claim(record.claiming, database_id)
             handle = self._store.create_database(database_id, dimension, **options)
+            if record.claiming:
+                record, revision = self._names.settle(database_id)
         except BaseException:
-            if database_id not in self._store.databases():
-                with contextlib.suppress(JadeError):
-                    self._metadata.compare_and_set(_PREFIX + database_id, None, revision)
+            self._uncreate(database_id, record.claiming)
             raise
         entry = Entry(record, handle, revision)
         self._publish({**self._entries, database_id: entry})
         return entry
+
+    def _uncreate(self, database_id: str, name: str) -> None:
+        """Leave nothing of a database whose creation failed, as far as the stores let it: the next start removes the rest.
+
+        name: that no other shall have, "" when others may.
+        """
+        with contextlib.suppress(JadeError):
+            if database_id in self._store.databases():
+                if not name:
+                    return  # it may be whole, and is found by its record
+                self._store.drop_database(database_id)
+            self._remove_record(database_id)
+            if name:
+                self._names.release(name, database_id)
+
+    def _remove_record(self, database_id: str) -> None:
+        stored = self._metadata.get(_PREFIX + database_id)
+        if stored is not None:
+            self._metadata.compare_and_set(_PREFIX + database_id, None, stored.revision)
 
     def update(self, database_id: str, *, unique: bool = False, **changes: Any) -> Entry:
         """Change fields of the record. unique: a new name must be one that no other database has.
@@ -267,16 +273,31 @@ class Catalog(Directory):
         with self._lock:
             entry = self._held(database_id)
             record = self._changed(entry.record, changes, unique)
-            revision = self._metadata.compare_and_set(
-                _PREFIX + database_id, msgspec.json.encode(record), entry.revision
-            )
-            if revision is None:
-                raise JadeError(
-                    ErrorCode.CONFLICT, "The database was changed by someone else at this moment: try again."
-                )
-            changed = Entry(record, entry.handle, revision)
+            try:
+                revision = entry.revision
+                if unique and record.name != entry.record.name:
+                    revision = self._names.begin(entry.record, revision, record.name)
+                written = self._metadata.compare_and_set(_PREFIX + database_id, msgspec.json.encode(record), revision)
+                if written is None:
+                    raise changed_meanwhile()
+            except BaseException:
+                self._take_back(entry, record.name)
+                raise
+            changed = Entry(record, entry.handle, written)
             self._publish({**self._entries, database_id: changed})
+            if record.name != entry.record.name:
+                with contextlib.suppress(JadeError):  # a claim that stays is found to be nobody's
+                    self._names.release(entry.record.name, database_id)
             return changed
+
+    def _take_back(self, entry: Entry, name: str) -> None:
+        """After an update that failed: no name is claimed any more, and what is held of the database is what is stored."""
+        with contextlib.suppress(JadeError):
+            self._names.abandon(entry.id, name)
+            stored = self._metadata.get(_PREFIX + entry.id)
+            if stored is not None:
+                record = msgspec.json.decode(stored.value, type=DatabaseRecord)
+                self._publish({**self._entries, entry.id: Entry(record, entry.handle, stored.revision)})
 
     def alter(self, database_id: str, engine: Mapping[str, Any], *, unique: bool = False, **changes: Any) -> Entry:
         """As `update`, after changing what the engine does with it.
@@ -298,7 +319,7 @@ class Catalog(Directory):
 
     def _changed(self, record: DatabaseRecord, changes: dict[str, Any], unique: bool) -> DatabaseRecord:
         """The lock is held."""
-        changed = msgspec.structs.replace(record, updated_ms=self._clock.now_ms(), **changes)
+        changed = msgspec.structs.replace(record, updated_ms=self._clock.now_ms(), claiming="", is_new=False, **changes)
         check_name(changed.name, changed.description)
         if unique and "name" in changes:
             self._check_unused(changed.name, but=record.id)
@@ -319,9 +340,9 @@ class Catalog(Directory):
             self._publish({**self._entries, entry.id: entry})
             self._refresh(entry)
             raise
-        stored = self._metadata.get(_PREFIX + entry.id)
-        if stored is not None:
-            self._metadata.compare_and_set(_PREFIX + entry.id, None, stored.revision)
+        self._remove_record(entry.id)
+        with contextlib.suppress(JadeError):
+            self._names.release(entry.record.name, entry.id)
 
     def _tell_dropped(self, database_id: str) -> None:
         for told in list(self.on_drop):

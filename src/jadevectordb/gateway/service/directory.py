@@ -22,7 +22,8 @@ class DatabaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the server knows of a database beyond the engine. owner: a user id, "" = nobody (admins only).
 
     grants: user id -> read, write or admin. index_type: as the client asked for it. properties: what clients sent along
-    (sharding, replication, ...), kept and given back.
+    (sharding, replication, ...), kept and given back. claiming: a name that no other shall have, and that it is about to
+    bear; is_new: as long as the database is being made under it. The steps: `access.names`.
     """
 
     id: str
@@ -34,6 +35,8 @@ class DatabaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_ms: int = 0
     index_type: str = ""
     properties: dict[str, Any] = {}
+    claiming: str = ""
+    is_new: bool = False
 
 
 class Entry:
