@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -56,7 +57,7 @@ from jadevectordb.ports.metadata_store import Record
 from jadevectordb.settings import cluster as cluster_settings
 from jadevectordb.settings.schema import Settings
 from jadevectordb.shard.maintenance import Lane
-from jadevectordb.topology.cluster_map import IDENTITY_KEY, NodeRecord
+from jadevectordb.topology.cluster_map import IDENTITY_KEY, NODE_PREFIX, NodeRecord
 
 logger = logging.getLogger("jadevectordb.cluster")
 LOG_REPLICAS = 3
@@ -290,7 +291,7 @@ class ClusterNode:
         record = NodeRecord(
             id=self.node, incarnation=self.incarnation, peer=f"{host}:{own.peer_port}", rest=own.rest_url or rest,
             grpc=f"{host}:{grpc_port}" if grpc_port else "", zone=own.zone, version=version("jadevectordb"),
-            started_ms=self.clock.now_ms(),
+            started_ms=self.clock.now_ms(), keeps_log=cluster_settings.keeps_log(own),
         )  # fmt: skip
         membership.register(self.metadata, record, self.clock, time.sleep, _REGISTER_SILENT_S)
         self.agent.start()
@@ -299,10 +300,18 @@ class ClusterNode:
         self._closers.callback(self.master.stop)
         self.elector.start()
         self._closers.callback(self.elector.stop)
+        self._observed.listen(self._look_whether_removed)
         resignations = Resignations(self.metadata, self.elector.term, self.elector.resign)
         self._closers.callback(resignations.close)
         # First of all when stopping: others may be gone, and with them the quorum
         self._closers.callback(self._base.connection.hasten, _STOPPING_ANSWER_S)
+
+    def _look_whether_removed(self, key: str) -> None:
+        """Who is no part of the cluster any more is no candidate either; it answers on until it is stopped."""
+        if key != NODE_PREFIX + self.node or self.node in self._observed.observe().nodes:
+            return
+        logger.warning("node %s was drained and is no part of the cluster any more: it can be stopped", self.node)
+        threading.Thread(target=self.elector.stop, name="jade-removed", daemon=True).start()
 
     def _leave(self) -> None:
         self.agent.leave()

@@ -14,7 +14,7 @@ from jadevectordb.adapters.sqlite_store import SqliteStore
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.cluster.clustered_view import ClusteredView
 from jadevectordb.gateway.cluster.facts import ClusterFacts, overall, reasons
-from jadevectordb.gateway.cluster.resignation import Resignations, ask_to_resign
+from jadevectordb.gateway.cluster.resignation import RESIGN_KEY, Resignations, ask_to_resign
 from jadevectordb.gateway.cluster.view import MadeChange
 from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.gateway.service.system_usage import SystemUsage
@@ -283,6 +283,73 @@ def test_a_drain_that_could_not_be_carried_out_is_refused(world: World) -> None:
     world.facts = facts(alive=frozenset({"n1"}))
     assert "last node" in refused(ErrorCode.CONFLICT, lambda: world.view.drain("n1"))
     refused(ErrorCode.NOT_FOUND, lambda: world.view.drain("n9"))
+
+
+def leaving(*shards: ShardRecord, replication: int = 3, **changes: Any) -> ClusterFacts:
+    """n4 is draining; n1 to n4 have told of their replicas of one database."""
+    names = ("n1", "n2", "n3", "n4")
+    values: dict[str, Any] = {
+        "map": ClusterMap(3, 5, {"db": DatabaseRecord("db", replication, shards)}),
+        "nodes": {name: node(name, draining=name == "n4") for name in names},
+        "beats": {name: beat(name, report(0)) for name in names},
+        "alive": frozenset(names),
+    }
+    return facts(**{**values, **changes})
+
+
+def test_a_drain_tells_how_far_it_is(world: World) -> None:
+    world.facts = leaving(shard(0, ("n1", ACTIVE), ("n2", ACTIVE), ("n4", ACTIVE)))
+    told = world.view.drain("n4")
+    assert (told.moves, told.waits_for) == (["db-0: 2 of 3 serve elsewhere"], "")  # the master is about to place it
+    beats = {**world.facts.beats, "n3": beat("n3", report(0, 40, ReplicaState.CATCHING_UP))}
+    moving = shard(0, ("n1", ACTIVE), ("n2", ACTIVE), ("n4", ACTIVE), ("n3", ASSIGNED))
+    world.facts = leaving(moving, beats=beats)
+    told = world.view.drain("n4")
+    assert (told.moves, told.waits_for) == (["db-0: to n3, catching up, 60 entries behind"], "")
+    world.facts = leaving(shard(0, ("n1", ACTIVE), ("n2", ACTIVE), ("n4", RETIRING), ("n3", ACTIVE)))
+    assert world.view.drain("n4").moves == ["db-0: others serve, n4 lets go of it"]
+    assert world.view.status().status == "HEALTHY"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "changes", "says"),
+    [
+        (["n1", "n2", "n4"], {"alive": frozenset({"n1", "n2", "n4"})}, "only 2 other nodes are up and stay (n3 away)"),
+        (["n1", "n2", "n3", "n4"], {"alive": frozenset({"n1", "n2", "n4"})}, "n3, which is to serve it then, is away"),
+        (["n4"], {"alive": frozenset({"n1", "n2", "n3"})}, "only n4 has its data and is away: start it"),
+        (["n1", "n2", "n3", "n4"], {}, "its replica on n3 does not get ready (No space left): mend that"),
+    ],
+)
+def test_a_drain_that_can_not_go_on_says_so_everywhere(
+    world: World, replicas: list[str], changes: dict[str, Any], says: str
+) -> None:
+    if not changes:
+        failed = report(0, 0, ReplicaState.FAILED, reason="No space left.")
+        changes = {"beats": {name: beat(name, failed if name == "n3" else report(0)) for name in replicas}}
+    world.facts = leaving(shard(0, *[(name, ASSIGNED if name == "n3" else ACTIVE) for name in replicas]), **changes)
+    told = world.view.drain("n4").waits_for
+    assert told.startswith("n4 can't be emptied now: db-0 stays there, as ") and says in told
+    assert told.endswith("or take the drain back (`jade cluster keep n4`)")
+    status = world.view.status()
+    assert status.status != "HEALTHY" and told in status.reasons and told in world.view.diagnostics(()).errors
+    kept = {**world.facts.nodes, "n4": node("n4")}
+    world.facts = leaving(*world.facts.map.databases["db"].shards, **{**changes, "nodes": kept})
+    assert told not in world.view.status().reasons
+
+
+def test_who_keeps_the_log_is_told_to_stay_up(world: World) -> None:
+    four = {name: node(name, keeps_log=name != "n4") for name in ("n1", "n2", "n3", "n4")}
+    world.facts = facts(nodes=four, alive=frozenset(four))
+    assert "n1 also keeps the log, with n2, n3" in world.view.drain("n1").note
+    world.facts = facts(nodes={**four, "n4": node("n4", draining=True)}, alive=frozenset(four))
+    assert world.view.drain("n4").note == ""
+
+
+def test_a_master_that_is_removed_is_asked_to_resign(world: World) -> None:
+    without = ClusterMap(4, 5, {"db": DatabaseRecord("db", 2, (shard(0, ("n1", ACTIVE), ("n3", ACTIVE)),))})
+    world.facts = facts(map=without, nodes={**facts().nodes, "n2": node("n2", draining=True)})
+    assert world.view.drain("n2").status == "removed"
+    assert world.store.get(RESIGN_KEY) is not None
 
 
 def test_what_can_not_be_done_is_refused(world: World) -> None:

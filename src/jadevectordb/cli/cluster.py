@@ -96,7 +96,8 @@ def up(data: str, count: int, base_port: int | None, auth: str, wait_s: float) -
         if explicit and count != len(local.nodes):
             raise jade.JadeError(
                 jade.ErrorCode.CONFLICT,
-                f"The cluster in {folder} has {len(local.nodes)} nodes, not {count}: leave --nodes out, or name another --data.",
+                f"The cluster in {folder} has {len(local.nodes)} nodes, not {count}: leave --nodes out, or name another --data; "
+                "`jade cluster add` adds a node.",
             )
     else:
         local = LocalCluster.make(folder, count, base_port, auth)
@@ -107,6 +108,19 @@ def up(data: str, count: int, base_port: int | None, auth: str, wait_s: float) -
         click.echo("Open mode: everyone on this machine acts as an admin. For development only.")
     else:
         click.echo(f"Sign in as admin with the password in {folder / 'admin-password'}: {local.admin_password}")
+
+
+@cluster.command()
+@click.option("--base-port", type=click.IntRange(1024, 65000), help="Its first port; else free ones are picked.")
+@click.option(
+    "--wait", "wait_s", type=float, default=SERVE_S, show_default=True, help="Seconds to wait until it serves."
+)
+@_data_option
+def add(data: str, base_port: int | None, wait_s: float) -> None:
+    """Start one more node, which gets its part of the shards."""
+    local = LocalCluster.open(Path(data))
+    with local.changing():
+        local.start([local.add(base_port)], click.echo, wait_s)
 
 
 @cluster.command()
@@ -310,18 +324,71 @@ def failover(data: str, output: str) -> None:
 )
 @_asks
 def drain(data: str, node: str, wait_s: float, output: str) -> None:
-    """Move all that NODE holds to others, then forget the node (admin). Without --wait it goes on by itself; ask again to see."""
-    until_s = time.monotonic() + wait_s
+    """Move all that NODE holds to others, then forget the node (admin). Without --wait it goes on by itself; ask again to see.
+
+    What it waits for is said; `keep` takes the drain back. Exit code 1 when it can't go on, or is not done after --wait.
+    """
+    until_s, told, node = time.monotonic() + wait_s, "", _node_id(data, node)
     with _client(data) as client:
         while True:
-            done = client.call("DELETE", f"/v1/cluster/nodes/{_segment(node)}")
+            try:
+                done = client.call("DELETE", f"/v1/cluster/nodes/{_segment(node)}")
+            except jade.JadeError as error:
+                if error.code is not jade.ErrorCode.NOT_FOUND or not told:
+                    raise
+                done = {
+                    **done,
+                    "status": "removed",
+                    "shards_to_move": 0,
+                    "moves": [],
+                    "waits_for": "",
+                }  # somebody else did
             if done["status"] == "removed" or time.monotonic() >= until_s:
                 break
+            if (progress := _progress(done)) != told:
+                told = progress
+                if output == TABLE:
+                    click.echo(told)
             time.sleep(_DRAIN_LOOK_S)
-    left = done["shards_to_move"]
-    show_facts(output, done, f"{node}: {done['status']}" + (f", {left} replicas to move" if left else ""))
-    if wait_s and done["status"] != "removed":
+    _note_removed(data, node, done)
+    if output != TABLE:
+        show_facts(output, done)
+    else:
+        for line in (_progress(done), *done["moves"], done["waits_for"], done["note"]):
+            if line:
+                click.echo(line)
+    if done["waits_for"] or (wait_s and done["status"] != "removed"):
         raise click.exceptions.Exit(1)
+
+
+def _node_id(data: str, name: str) -> str:
+    """Of a node on this machine also by its number."""
+    local = _local_nodes(data)
+    return next((node.id for node in local or () if name in (node.id, node.id.removeprefix("n"))), name)
+
+
+def _progress(done: dict[str, Any]) -> str:
+    left = done["shards_to_move"]
+    return f"{done['node_id']}: {done['status']}" + (f", {left} replicas to move" if left else "")
+
+
+def _note_removed(data: str, node: str, done: dict[str, Any]) -> None:
+    """Of a node on this machine: it runs on, and nobody waits for the others to see it."""
+    if done["status"] == "removed" and _local_nodes(data) is not None:
+        local = LocalCluster.open(Path(data))
+        with local.changing():
+            local.note_removed(node)
+
+
+@cluster.command()
+@click.argument("node")
+@_asks
+def keep(data: str, node: str, output: str) -> None:
+    """Take the drain of NODE back, if it has not come to its end (admin)."""
+    node = _node_id(data, node)
+    with _client(data) as client:
+        kept = client.call("POST", "/v1/cluster/nodes", body={"node_id": node, "address": "as it is"})
+    show_facts(output, kept, f"{node} stays, with {kept['shards']} replicas")
 
 
 @cluster.command()

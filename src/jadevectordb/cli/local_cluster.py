@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -41,13 +42,17 @@ Say = Callable[[str], None]
 
 
 class LocalNode(msgspec.Struct):
-    """ports: REST, gRPC, peers, nats for clients, nats for routes, nats monitoring. ended: how a command ended it last, if one did."""
+    """ports: REST, gRPC, peers, nats for clients, nats for routes, nats monitoring. ended: how a command ended it last, if one did.
+
+    removed: it was drained while it ran, and is no part of the cluster until it is started anew.
+    """
 
     id: str
     ports: tuple[int, int, int, int, int, int]
     pid: int = 0
     started: str = ""
     ended: str = ""
+    removed: bool = False
 
     @property
     def url(self) -> str:
@@ -107,10 +112,25 @@ class LocalCluster:
         _write(folder / _SECRET, secrets.token_hex(32) + "\n")
         if auth == "required":
             _write(folder / _PASSWORD, secrets.token_urlsafe(12) + "\n")
+        # Two can't outvote each other, and more than five make writing slower without making it safer
+        keepers = [_keeper(node) for node in nodes[: 1 if count < 3 else 3 if count < 5 else 5]]
         for node in nodes:
-            cluster._write_settings(node)
+            cluster._write_settings(node, keepers)
         cluster._save()
         return cluster
+
+    def add(self, base_port: int | None) -> LocalNode:
+        """One more node: folder, ports and settings. It holds shards; who keeps the log stays as it is. Raises CONFLICT."""
+        if len(self.nodes) >= NODES_MAX:
+            raise jade.JadeError(jade.ErrorCode.CONFLICT, f"{NODES_MAX} nodes are as many as a cluster here can have.")
+        taken = {int(node.id.removeprefix("n")) for node in self.nodes}
+        ports = _ports_from(base_port, 1) if base_port else _free_ports(1)
+        node = LocalNode(f"n{max(taken) + 1}", ports[0])
+        keepers = self._keepers()
+        self.nodes.append(node)
+        self._write_settings(node, keepers)
+        self._save()
+        return node
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -184,13 +204,15 @@ class LocalCluster:
         command = [sys.executable, "-m", "jadevectordb", "serve", "--config", str(config.absolute())]
         process = node_process.start(command, environment, self.folder / node.id / "node.out")
         node.pid, node.started, node.ended = process.pid, node_process.started_at(process.pid), ""
+        node.removed = False
         self._save()
         return process
 
     def _wait_serving(
         self, expected: list[LocalNode], processes: dict[str, subprocess.Popen[bytes]], until_s: float
     ) -> None:
-        names = {node.id for node in expected}
+        # One that was drained runs on, seen by nobody, until it is stopped
+        names = {node.id for node in expected if node.id in processes or not node.removed}
         with ExitStack() as stack:
             quick = Timeouts(1.0, 2.0, 2.0)
             clients = {
@@ -267,6 +289,13 @@ class LocalCluster:
             node_process.gone(pid, started, STOP_S)
         return killed
 
+    def note_removed(self, name: str) -> None:
+        """A drain of it came to its end."""
+        for node in self.nodes:
+            if node.id == name:
+                node.removed = True
+        self._save()
+
     def _note_end(self, node: LocalNode, how: str) -> None:
         node.pid, node.started, node.ended = 0, "", how
         self._save()
@@ -276,11 +305,14 @@ class LocalCluster:
     def _save(self) -> None:
         _write(self.folder / _FILE, msgspec.json.format(msgspec.json.encode(self._record), indent=1).decode() + "\n")
 
-    def _write_settings(self, node: LocalNode) -> None:
+    def _keepers(self) -> list[str]:
+        """As the first node was told, for nodes that come later."""
+        settings = tomllib.loads((self.folder / self.nodes[0].id / "node.toml").read_text())
+        return [str(text) for text in settings["cluster"]["nats_nodes"]]
+
+    def _write_settings(self, node: LocalNode, keepers: list[str]) -> None:
+        """keepers: HOST:CLIENT_PORT:ROUTE_PORT of the nodes that keep the log."""
         rest, grpc, peer, client, route, monitor = node.ports
-        # Two can't outvote each other, and more than five make writing slower without making it safer
-        count = len(self.nodes)
-        keepers = self.nodes[: 1 if count < 3 else 3 if count < 5 else 5]
         sections: dict[str, dict[str, object]] = {
             "server": {"host": _HOST, "port": rest, "grpc_port": grpc, "data": str(self.data_of(node).absolute())},
             "auth": {"mode": self._record.auth},
@@ -295,9 +327,9 @@ class LocalCluster:
                 "nats_client_port": client,
                 "nats_route_port": route,
                 "nats_monitor_port": monitor,
-                "nats_nodes": [f"{_HOST}:{other.ports[3]}:{other.ports[4]}" for other in keepers],
+                "nats_nodes": keepers,
                 "secret_file": str((self.folder / _SECRET).absolute()),
-                "replication": min(3, count),
+                "replication": min(3, len(self.nodes)),
             },
         }
         if not self.is_open and node is self.nodes[0]:
@@ -309,8 +341,12 @@ class LocalCluster:
         _write(self.folder / node.id / "node.toml", "\n".join(lines))
 
 
+def _keeper(node: LocalNode) -> str:
+    return f"{_HOST}:{node.ports[3]}:{node.ports[4]}"
+
+
 def _not_serving(client: Client, names: set[str]) -> str:
-    """Why the node does not serve yet, "" when it does: it answers, has a master, and sees all that run."""
+    """Why the node does not serve yet, "" when it does: it answers, has a master, and sees all that are to be seen."""
     try:
         status = client.call("GET", "/v1/cluster/status")
     except jade.JadeError as error:

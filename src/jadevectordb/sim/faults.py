@@ -275,7 +275,7 @@ class Faults:
             if nodes:
                 node = loop.random.choice(nodes)
                 marked: list[bool] = []
-                fiber = loop.spawn(node.process, partial(_mark, node, machine, draining, marked), "operator")
+                fiber = loop.spawn(node.process, partial(mark, node, machine, draining, marked), "operator")
                 while not fiber.over and node.process.alive:
                     loop.sleep(0.1)
                 done = bool(marked) and draining == self._draining[machine]
@@ -317,7 +317,7 @@ class Faults:
         self._world.loop.spawn(node.process, lambda: one.found_damage(error), "damage")
 
 
-def _mark(node: SimNode, machine: str, draining: bool, done: list[bool]) -> None:
+def mark(node: SimNode, machine: str, draining: bool, done: list[bool]) -> None:
     """Change what the machine's node is to be; in a fiber of some node."""
     try:
         store = node.metadata

@@ -100,7 +100,7 @@ class ClusterMap(msgspec.Struct, frozen=True):
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says about itself when it starts. incarnation: another one every start. peer: HOST:PORT other nodes connect to.
 
-    rest: the URL clients use. draining: it shall lose its replicas and leave.
+    rest: the URL clients use. draining: it shall lose its replicas and leave. keeps_log: its nats-server is one of those that keep the log.
     """
 
     id: str
@@ -112,6 +112,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     started_ms: int = 0
     draining: bool = False
+    keeps_log: bool = False
 
 
 class ReplicaReport(msgspec.Struct, frozen=True):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
+from jadevectordb.gateway.cluster.changing import ClusterChanges, check_master, known
+from jadevectordb.gateway.cluster.draining import stuck
 from jadevectordb.gateway.cluster.facts import (
     ClusterFacts,
     applied_lag,
@@ -26,7 +26,6 @@ from jadevectordb.gateway.cluster.facts import (
     replicas_on,
     shard_answer,
     shard_status,
-    without_room,
 )
 from jadevectordb.gateway.cluster.resignation import ask_to_resign
 from jadevectordb.gateway.cluster.view import (
@@ -54,12 +53,11 @@ from jadevectordb.gateway.rest.http import iso
 from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
-from jadevectordb.ports.metadata_store import MetadataStore, Record
-from jadevectordb.topology.cluster_map import BEAT_PREFIX, NODE_PREFIX, NodeRecord, ReplicaState
+from jadevectordb.ports.metadata_store import MetadataStore
+from jadevectordb.topology.cluster_map import NodeRecord, ReplicaState
 
 _FAILOVER_S_MAX = 15.0
 _LOOK_S = 0.05
-_CHANGE_TRIES_MAX = 5
 
 
 class ClusteredView:
@@ -86,6 +84,7 @@ class ClusteredView:
         self._clock = clock
         self._performance = performance
         self._changes = changes
+        self._made = ClusterChanges(node, facts, store)
         self.map_version = map_version or (lambda: facts().map.version)
         self._closing = threading.Event()
 
@@ -100,7 +99,7 @@ class ClusteredView:
         nodes = self._nodes(facts)
         replication = [record.replication for record in facts.map.databases.values() if not record.dropped]
         return StatusAnswer(
-            status=overall(facts),
+            status=_overall(facts),
             master_node=facts.master or NOBODY,
             total_nodes=len(nodes),
             active_nodes=sum(node.status != "inactive" for node in nodes),
@@ -111,7 +110,7 @@ class ClusteredView:
             term=facts.term,
             nodes=nodes,
             map_version=facts.map.version,
-            reasons=reasons(facts, ()),
+            reasons=self._wrong(facts, ()),
         )
 
     def nodes(self) -> list[NodeAnswer]:
@@ -119,7 +118,7 @@ class ClusteredView:
 
     def node(self, node: str, visible: Collection[str]) -> NodeDetail:
         facts = self._facts()
-        record, beat = _known(facts, node), facts.beats.get(node)
+        record, beat = known(facts, node), facts.beats.get(node)
         shown = self._shown(facts, record)
         plain = {name: getattr(shown, name) for name in NodeAnswer.__struct_fields__}
         rows = [row for database, shard in placed(facts, visible) for row in replicas_of(facts, database, shard)]
@@ -139,7 +138,7 @@ class ClusteredView:
 
     def node_health(self, node: str) -> NodeHealth:
         facts = self._facts()
-        _known(facts, node)
+        known(facts, node)
         figures = _figures(facts, node)
         return NodeHealth(
             node_id=node,
@@ -175,7 +174,7 @@ class ClusteredView:
             if row.node_id not in facts.alive or row.state != ReplicaState.ACTIVE
         ]  # fmt: skip
         return Diagnostics(
-            status=overall(facts),
+            status=_overall(facts),
             nodes=self._nodes(facts),
             shards=[shard_answer(facts, record, shard) for record, shard in placed(facts, visible)],
             replication={
@@ -186,7 +185,7 @@ class ClusteredView:
                 "behind_entries": sum(applied_lag(facts, node) for node in facts.alive),
             },
             performance=self._performance(),
-            errors=reasons(facts, visible),
+            errors=self._wrong(facts, visible),
             timestamp=iso(self._clock.now_ms()),
             changes=list(self._changes()) if is_master else [],
             changes_known_by=facts.master or NOBODY,
@@ -241,39 +240,10 @@ class ClusteredView:
     # What shall be
 
     def add_node(self, node: str, address: str) -> NodeAnswer:
-        """A node joins by being started; what can be done here is to keep one that was to leave."""
-        facts = self._facts()
-        if node not in facts.nodes:
-            raise JadeError(
-                ErrorCode.CONFLICT,
-                f"A node joins by itself: start it with `jade serve --cluster --node-id {node:.64} --join ...` and the cluster's "
-                "secret; it appears in the list when it has.",
-            )
-        if not facts.nodes[node].draining:
-            raise JadeError(ErrorCode.ALREADY_EXISTS, f"The node {node!r:.80} is a part of this cluster already.")
-        record = self._change_node(node, lambda found: msgspec.structs.replace(found, draining=False))
-        return self._shown(facts, record)
+        return self._shown(self._facts(), self._made.keep(node))
 
     def drain(self, node: str) -> DrainAnswer:
-        facts = self._facts()
-        _known(facts, node)
-        _check_master(facts)
-        left = replicas_on(facts, node)
-        if facts.nodes[node].draining and not left:
-            self._forget(node)
-            return DrainAnswer(node_id=node, status="removed", shards_to_move=0)
-        others = [other for other in facts.alive if other != node and other in facts.nodes]
-        if not others:
-            raise JadeError(ErrorCode.CONFLICT, "This is the last node that is alive: it can't be removed.")
-        crowded = without_room(facts, node)
-        if crowded:
-            raise JadeError(
-                ErrorCode.CONFLICT,
-                f"The replicas of database {crowded} on {node!r} have no other node to go to: add a node first.",
-                details={"database": crowded, "node": node},
-            )
-        self._change_node(node, lambda found: msgspec.structs.replace(found, draining=True))
-        return DrainAnswer(node_id=node, status="draining", shards_to_move=left)
+        return self._made.drain(node)
 
     def migrate(self, shard_id: str, target: str, visible: Collection[str]) -> dict[str, Any]:
         self.shard(shard_id, visible)
@@ -284,7 +254,7 @@ class ClusteredView:
 
     def failover(self) -> FailoverAnswer:
         began_s, before = self._clock.monotonic_s(), self._facts()
-        _check_master(before)
+        check_master(before)
         if sum(node in before.alive for node in before.nodes) < 2:
             raise JadeError(ErrorCode.CONFLICT, "There is no other node alive that could become the master.")
         ask_to_resign(self._store, before.term, self._node)
@@ -332,25 +302,14 @@ class ClusteredView:
         age_s = facts.beat_age_s.get(node)
         return None if age_s is None else iso(self._clock.now_ms() - round(age_s * 1000))
 
-    def _change_node(self, node: str, change: Callable[[NodeRecord], NodeRecord]) -> NodeRecord:
-        key = NODE_PREFIX + node
-        for _ in range(_CHANGE_TRIES_MAX):
-            found = self._store.get(key)
-            if found is None:
-                _unknown(node)
-            changed = change(msgspec.json.decode(found.value, type=NodeRecord))
-            if self._store.compare_and_set(key, msgspec.json.encode(changed), found.revision) is not None:
-                return changed
-        raise JadeError(
-            ErrorCode.UNAVAILABLE, f"The record of {node} is changed by somebody else all the time: try again."
-        )
+    def _wrong(self, facts: ClusterFacts, visible: Collection[str]) -> list[str]:
+        return [*reasons(facts, visible), *stuck(facts)]
 
-    def _forget(self, node: str) -> None:
-        for key in (NODE_PREFIX + node, BEAT_PREFIX + node):
-            for _ in range(_CHANGE_TRIES_MAX):
-                found: Record | None = self._store.get(key)
-                if found is None or self._store.compare_and_set(key, None, found.revision) is not None:
-                    break
+
+def _overall(facts: ClusterFacts) -> str:
+    """A drain that waits for a person is not well, though everything is served."""
+    found = overall(facts)
+    return DEGRADED if found == HEALTHY and stuck(facts) else found
 
 
 def _migration(rows: list[ReplicaAnswer]) -> dict[str, Any] | None:
@@ -380,21 +339,3 @@ def _host_and_port(record: NodeRecord) -> tuple[str, int]:
     """Of REST; of the node's answers to others where it has not told its REST."""
     parts = urlsplit(record.rest or f"//{record.peer}")
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _known(facts: ClusterFacts, node: str) -> NodeRecord:
-    record = facts.nodes.get(node)
-    if record is None:
-        _unknown(node)
-    return record
-
-
-def _unknown(node: str) -> NoReturn:
-    raise JadeError(ErrorCode.NOT_FOUND, f"Node not found: {node!r:.200}. GET /v1/cluster/nodes lists them.")
-
-
-def _check_master(facts: ClusterFacts) -> None:
-    if facts.store_trouble:
-        raise JadeError(ErrorCode.UNAVAILABLE, f"No quorum, so nothing can be changed: {facts.store_trouble}")
-    if not facts.master:
-        raise JadeError(ErrorCode.UNAVAILABLE, "There is no master now that would carry it out: try again in a moment.")

@@ -256,13 +256,22 @@ def replicas_on(facts: ClusterFacts, node: str) -> int:
     return sum(1 for record, shard in placed(facts) if shard.on(node) is not None)
 
 
-def without_room(facts: ClusterFacts, leaving: str) -> str:
-    """The database whose replicas would find no other node when this one leaves; "" when all do."""
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """A database that shall have more replicas of a shard than nodes are left. staying: nodes that are up and not leaving."""
+
+    database: str
+    replication: int
+    staying: int
+
+
+def without_room(facts: ClusterFacts, leaving: str) -> Crowded | None:
+    """The first database whose replicas would find no other node when this one leaves; None when all do."""
     staying = [
         node for node in facts.alive if node != leaving and node in facts.nodes and not facts.nodes[node].draining
     ]
     for record, shard in placed(facts):
         kept = {replica.node for replica in shard.replicas if replica.state is not ReplicaState.RETIRING}
         if leaving in kept and len(kept - {leaving}) < record.replication and not set(staying) - kept:
-            return facts.known_as(record)
-    return ""
+            return Crowded(facts.known_as(record), record.replication, len(staying))
+    return None

@@ -188,11 +188,17 @@ class ClientMap(msgspec.Struct, kw_only=True):
 
 
 class DrainAnswer(msgspec.Struct, kw_only=True):
-    """status: draining, or removed. shards_to_move: replicas that are still on it."""
+    """status: draining, or removed. shards_to_move: replicas that are still on it. moves: how far each of the first ones is.
+
+    waits_for: why it can't go on by itself and what to do, "" while it does. note: what else to know before the node is stopped.
+    """
 
     node_id: str
     status: str
     shards_to_move: int
+    moves: list[str] = []
+    waits_for: str = ""
+    note: str = ""
 
 
 class FailoverAnswer(msgspec.Struct, kw_only=True):
