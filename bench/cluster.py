@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -108,10 +109,18 @@ def measure_search(nodes: Nodes, count: int) -> None:
 
 
 def drained(nodes: Nodes, node: Node) -> None:
-    """Make it a node that holds no replicas: only a gateway."""
+    """Make it a node that holds no replicas: only a gateway. Just after a start the master may still be being elected."""
     request = urllib.request.Request(f"{node.rest}/v1/cluster/nodes/{node.name}", method="DELETE")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        answer.read()
+    until_s = time.perf_counter() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                answer.read()
+                return
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.perf_counter() > until_s:
+                raise
+        time.sleep(0.1)
 
 
 def search_cost(
