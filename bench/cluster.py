@@ -6,7 +6,7 @@ start      seconds from nothing to serving
 writes     QUORUM writes in batches of 1000 x 128, three replicas: vectors/s, CPU per vector and node; EVENTUAL: lag under the same load
 search     over 4 shards through a node that holds replicas: latency, CPU by node
 gateway    4 shards on 3 nodes through a node that holds none: its CPU a search is what a gateway costs
-workers    1, 2, 3 and 5 workers at the same data each: CPU a query and worker
+workers    searches that ask 1, 2, 3 and 5 workers at the same data each: CPU a question and worker
 million    1,000,000 x 128 in 4 shards: latency through a gateway over a network interface, recall
 failover   a new master after kill -9; longest gap of writes and reads; the same for a planned stop
 restart    kill -9 of all nodes, seconds until they serve, everything acknowledged there
@@ -18,13 +18,17 @@ import argparse
 import os
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from contextlib import contextmanager
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -124,26 +128,21 @@ def drained(nodes: Nodes, node: Node) -> None:
 
 
 def search_cost(
-    nodes: Nodes, gateway: Node, name: str, queries: np.ndarray, recall: float = 0.95
+    nodes: Nodes, gateway: Node, names: list[str], queries: np.ndarray
 ) -> tuple[float, dict[str, float], list[float]]:
-    """(gateway's CPU, other nodes' CPU by name, sorted latencies): seconds a search, one at a time."""
-    with only(gateway) as client:
-        database = client.database(name)
+    """(gateway's CPU, other nodes' CPU by name, sorted latencies): seconds a search, one at a time, over these databases in turn."""
+    with nodes.client(gateway) as client:
+        turns = cycle([client.database(name) for name in names])
         for query in queries[:300]:
-            database.search(query, k=10, recall=recall, include=())
+            next(turns).search(query, k=10, include=())
         before = {node.name: nodes.cpu_s(node)[0] for node in nodes.all}
         times = []
-        for query in queries:
+        for query, database in zip(queries, turns, strict=False):
             began = time.perf_counter()
-            database.search(query, k=10, recall=recall, include=())
+            database.search(query, k=10, include=())
             times.append(time.perf_counter() - began)
         used = {node.name: (nodes.cpu_s(node)[0] - before[node.name]) / len(queries) for node in nodes.all}
     return used.pop(gateway.name), used, sorted(times)
-
-
-def only(node: Node) -> jade.Client:
-    """A client that stays with this node."""
-    return jade.Client(node.rest, timeout=60)
 
 
 def idle_cost(nodes: Nodes, seconds: float = 5.0) -> dict[str, float]:
@@ -160,13 +159,13 @@ def measure_gateway(rows_count: int) -> None:
             nodes.start()
             gateway = nodes.all[3]
             drained(nodes, gateway)
-            with only(nodes.all[0]) as client:
+            with nodes.client() as client:
                 client.create_database("search", dimension=WIDTH, shards=4, replication=1)
             load(nodes, "search", rows_of(rows_count))
-            with only(nodes.all[0]) as client:
+            with nodes.client() as client:
                 client.database("search").wait_indexed(600)
             idle = idle_cost(nodes)
-            own, others, times = search_cost(nodes, gateway, "search", rows_of(4000, 6)[:2000])
+            own, others, times = search_cost(nodes, gateway, ["search"], rows_of(4000, 6)[:2000])
         finally:
             nodes.stop()
     mean = sum(times) / len(times)
@@ -177,29 +176,61 @@ def measure_gateway(rows_count: int) -> None:
 
 
 def measure_workers(rows_each: int) -> None:
-    print(f"CPU a query and worker, {rows_each} rows each:")
-    for count in (1, 2, 3, 5):
-        with tempfile.TemporaryDirectory() as folder:
-            nodes = Nodes(Path(folder), count + 1, keepers=1 if count < 3 else 3)
-            try:
-                nodes.start()
-                gateway = nodes.all[count]
-                drained(nodes, gateway)
-                with only(nodes.all[0]) as client:
-                    client.create_database("search", dimension=WIDTH, shards=count, replication=1)
-                load(nodes, "search", rows_of(rows_each * count))
-                with only(nodes.all[0]) as client:
-                    client.database("search").wait_indexed(600)
+    """CPU a question to a worker, by how many are asked for a search.
+
+    All five workers are there and asked in turn whatever the number, and both cores are kept busy by loops that yield to
+    everything else: on one machine for all of them, a worker's caches and core would otherwise depend on how many others run.
+    """
+    costs: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder, cores_busy():
+        nodes = Nodes(Path(folder), 6)
+        try:
+            nodes.start()
+            gateway = nodes.all[5]
+            drained(nodes, gateway)
+            print(f"CPU a question to a worker that holds {rows_each} rows of the database:")
+            for count in (1, 2, 3, 5):
+                names = [f"search-{count}-{n}" for n in range(5)]
+                with nodes.client() as client:
+                    for name in names:
+                        client.create_database(name, dimension=WIDTH, shards=count, replication=1)
+                        load(nodes, name, rows_of(rows_each * count))
+                        client.database(name).wait_indexed(600)
                 idle = idle_cost(nodes)
-                own, others, times = search_cost(nodes, gateway, "search", rows_of(4000, 6)[:2000])
-            finally:
-                nodes.stop()
-        mean = sum(times) / len(times)
-        workers = [us - idle[n] * mean for n, us in others.items()]
-        print(
-            f"  {count} workers: {statistics.mean(workers) * 1e6:.0f} us ({', '.join(f'{us * 1e6:.0f}' for us in workers)}), "
-            f"gateway {(own - idle[gateway.name] * mean) * 1e6:.0f} us, p50 {statistics.median(times) * 1e3:.2f} ms"
-        )
+                own, others, times = search_cost(nodes, gateway, names, rows_of(4000, 6)[:2000])
+                mean = sum(times) / len(times)
+                costs[count] = sum(us - idle[n] * mean for n, us in others.items()) / count * 1e6
+                print(
+                    f"  {count} of 5 workers asked: {costs[count]:.0f} us, gateway {(own - idle[gateway.name] * mean) * 1e6:.0f} us, "
+                    f"p50 {statistics.median(times) * 1e3:.2f} ms"
+                )
+                with nodes.client() as client:
+                    for name in names:
+                        client.drop_database(name)
+        finally:
+            nodes.stop()
+    print(f"  largest beside smallest: {max(costs.values()) / min(costs.values()):.2f}")
+
+
+@contextmanager
+def cores_busy() -> Iterator[None]:
+    """A loop on each core that yields to everything else (SCHED_IDLE where there is such a thing)."""
+
+    loop = """
+import os
+os.nice(19)
+if hasattr(os, "SCHED_IDLE"):
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while True:
+    pass
+"""
+    loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for one in loops:
+            one.kill()
+            one.wait()
 
 
 def interface_address() -> str:
@@ -218,10 +249,10 @@ def measure_million(count: int) -> None:
         nodes = Nodes(Path(folder), 3, host=interface_address())
         try:
             nodes.start()
-            with only(nodes.all[0]) as client:
+            with nodes.client() as client:
                 client.create_database("search", dimension=WIDTH, shards=4, replication=1)
             seconds = load(nodes, "search", rows)
-            with only(nodes.all[0]) as client:
+            with nodes.client() as client:
                 database = client.database("search")
                 database.wait_indexed(1800)
                 queries = rows_of(4000, 6)[:500]
@@ -231,7 +262,7 @@ def measure_million(count: int) -> None:
             recall = np.mean(
                 [len({f"v{i}" for i in row} & set(ids)) / 10 for row, ids in zip(exact, found, strict=True)]
             )
-            _, _, times = search_cost(nodes, nodes.all[0], "search", queries)
+            _, _, times = search_cost(nodes, nodes.all[0], ["search"], queries)
             host = nodes.all[0].rest
         finally:
             nodes.stop()
@@ -370,7 +401,7 @@ def main() -> None:
     if "gateway" in wanted:
         measure_gateway(given.rows)
     if "workers" in wanted:
-        measure_workers(min(given.rows, 50_000))
+        measure_workers(min(given.rows, 20_000))
     if "million" in wanted:
         measure_million(given.million)
 

@@ -17,6 +17,7 @@ import jadevectordb as jade
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SECRET = "a secret for measuring on one machine"
+PASSWORD = "only for measuring"  # asked for where other machines could reach the nodes
 HOST = "127.0.0.1"
 
 
@@ -52,12 +53,17 @@ class Nodes:
         log = [f"{host}:{row[1]}:{row[2]}" for row in rows[:keepers]]
         self.folder = folder
         self.all: list[Node] = []
+        auth = 'mode = "open-loopback"'
+        self.sign_in: dict[str, str] = {}
+        if host != HOST:
+            auth = f'mode = "required"\nadmin_password = "{PASSWORD}"'
+            self.sign_in = {"user": "admin", "password": PASSWORD}
         for n, (peer, client, route, monitor, rest) in enumerate(rows):
             name = f"n{n + 1}"
             config = folder / f"{name}.toml"
             config.write_text(
                 f'[server]\ndata = "{folder / name}"\nhost = "{host}"\nport = {rest}\ngrpc_port = -1\n'
-                f'[auth]\nmode = "open-loopback"\n[log]\nlevel = "warning"\n'
+                f'[auth]\n{auth}\n[log]\nlevel = "warning"\n'
                 f'[cluster]\nenabled = true\nnode_id = "{name}"\nzone = "z{n}"\njoin = {json.dumps(join)}\n'
                 f'nats_nodes = {json.dumps(log)}\npeer_host = "{host}"\npeer_port = {peer}\nnats_client_port = {client}\n'
                 f'nats_route_port = {route}\nnats_monitor_port = {monitor}\nsecret = "{SECRET}"\n'
@@ -98,7 +104,8 @@ class Nodes:
                 node.process.wait()
 
     def client(self, node: Node | None = None) -> jade.Client:
-        return jade.Client((node or self.all[0]).rest, timeout=60)
+        """Of this node (the first); a client knows the others' addresses from it, and begins with the one given."""
+        return jade.Client((node or self.all[0]).rest, timeout=60, **self.sign_in)
 
     def status(self, node: Node | None = None) -> dict[str, object]:
         import urllib.request
