@@ -41,10 +41,16 @@ WIDTH = 128
 
 def rows_of(count: int, seed: int = 5) -> np.ndarray:
     """Clustered rows, float32: what embeddings look like more than noise does."""
+    return rows_and_queries(count, 0, seed)[0]
+
+
+def rows_and_queries(count: int, queries: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """`rows_of`, and queries drawn as they are: around the same centres."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(8, count // 2000), WIDTH)).astype(np.float32)
-    rows = centres[rng.integers(len(centres), size=count)] + rng.normal(size=(count, WIDTH)).astype(np.float32) * 0.6
-    return rows.astype(np.float32)
+    drawn = count + queries
+    rows = centres[rng.integers(len(centres), size=drawn)] + rng.normal(size=(drawn, WIDTH)).astype(np.float32) * 0.6
+    return rows[:count].astype(np.float32), rows[count:].astype(np.float32)
 
 
 def in_threads(count: int, work) -> float:  # type: ignore[no-untyped-def]
@@ -88,13 +94,12 @@ def measure_writes(nodes: Nodes, count: int) -> None:
 
 
 def measure_search(nodes: Nodes, count: int) -> None:
-    rows = rows_of(count)
+    rows, queries = rows_and_queries(count, 1000)
     with nodes.client() as client:
         client.create_database("search", dimension=WIDTH, shards=4)
         load(nodes, "search", rows)
         database = client.database("search")
         database.wait_indexed(600)
-        queries = rows_of(2000, 6)[:1000]
         for query in queries[:300]:
             database.search(query, k=10, include=())
         before = {node.name: nodes.cpu_s(node)[0] for node in nodes.all}
@@ -153,6 +158,7 @@ def idle_cost(nodes: Nodes, seconds: float = 5.0) -> dict[str, float]:
 
 
 def measure_gateway(rows_count: int) -> None:
+    rows, queries = rows_and_queries(rows_count, 2000)
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(Path(folder), 4)
         try:
@@ -161,11 +167,11 @@ def measure_gateway(rows_count: int) -> None:
             drained(nodes, gateway)
             with nodes.client() as client:
                 client.create_database("search", dimension=WIDTH, shards=4, replication=1)
-            load(nodes, "search", rows_of(rows_count))
+            load(nodes, "search", rows)
             with nodes.client() as client:
                 client.database("search").wait_indexed(600)
             idle = idle_cost(nodes)
-            own, others, times = search_cost(nodes, gateway, ["search"], rows_of(4000, 6)[:2000])
+            own, others, times = search_cost(nodes, gateway, ["search"], queries)
         finally:
             nodes.stop()
     mean = sum(times) / len(times)
@@ -191,13 +197,14 @@ def measure_workers(rows_each: int) -> None:
             print(f"CPU a question to a worker that holds {rows_each} rows of the database:")
             for count in (1, 2, 3, 5):
                 names = [f"search-{count}-{n}" for n in range(5)]
+                rows, queries = rows_and_queries(rows_each * count, 2000)
                 with nodes.client() as client:
                     for name in names:
                         client.create_database(name, dimension=WIDTH, shards=count, replication=1)
-                        load(nodes, name, rows_of(rows_each * count))
+                        load(nodes, name, rows)
                         client.database(name).wait_indexed(600)
                 idle = idle_cost(nodes)
-                own, others, times = search_cost(nodes, gateway, names, rows_of(4000, 6)[:2000])
+                own, others, times = search_cost(nodes, gateway, names, queries)
                 mean = sum(times) / len(times)
                 costs[count] = sum(us - idle[n] * mean for n, us in others.items()) / count * 1e6
                 print(
@@ -244,7 +251,7 @@ def interface_address() -> str:
 
 
 def measure_million(count: int) -> None:
-    rows = rows_of(count)
+    rows, queries = rows_and_queries(count, 500)
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(Path(folder), 3, host=interface_address())
         try:
@@ -255,7 +262,6 @@ def measure_million(count: int) -> None:
             with nodes.client() as client:
                 database = client.database("search")
                 database.wait_indexed(1800)
-                queries = rows_of(4000, 6)[:500]
                 found = [[hit.id for hit in database.search(query, k=10, include=())] for query in queries[:200]]
             unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
             exact = np.argpartition(-(queries[:200] @ unit.T), 10, axis=1)[:, :10]
