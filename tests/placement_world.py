@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from jadevectordb.control.moving import moved
 from jadevectordb.control.observe import Observed
 from jadevectordb.control.placement import apply_changes, decide
 from jadevectordb.control.scene import Change
@@ -115,6 +116,11 @@ class Cluster:
         reports = tuple(ReplicaReport(database, shard, state) for (database, shard), state in sorted(agent.has.items()))
         agent.beat = Heartbeat(node, agent.record.incarnation, 1, version, reports)
 
+    def move(self, database: str, shard: int, source: str, target: str) -> None:
+        """A person moves a replica. Raises what refuses it."""
+        known = self.observed()
+        self.map = moved(self.map, known.nodes, known.alive, database, shard, source, target)
+
     def fail(self, node: str, place: tuple[str, int]) -> None:
         self.agents[node].has[place] = S.FAILED
         if self.agents[node].beat is not None:
@@ -208,9 +214,17 @@ class Cluster:
                 assert shard.primary in [r.node for r in kept], (name, shard)
                 if len(takes) >= record.replication:
                     assert len(shard.replicas) == len(kept), f"others have gone: {shard}"
-                self._check_zones(takes, [r.node for r in kept])
+                if not any(r.by_hand for r in kept):
+                    self._check_zones(takes, [r.node for r in kept])
         zones = {self.agents[node].record.zone for node in takes}
-        if len(zones) == 1 and all(record.replication <= len(takes) for record in self.map.databases.values()):
+        by_hand = any(
+            r.by_hand for record in self.map.databases.values() for shard in record.shards for r in shard.replicas
+        )
+        if (
+            not by_hand
+            and len(zones) == 1
+            and all(record.replication <= len(takes) for record in self.map.databases.values())
+        ):
             assert max(loads.values()) - min(loads.values()) <= 1, loads
 
     def _check_zones(self, takes: list[str], holders: list[str]) -> None:

@@ -42,8 +42,6 @@ from jadevectordb.gateway.cluster.facts import ClusterFacts
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.resignation import Resignations
 from jadevectordb.gateway.cluster.store import ClusterStore
-from jadevectordb.gateway.cluster.view import MadeChange
-from jadevectordb.gateway.rest.http import iso
 from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.gateway.service.system_usage import SystemUsage
 from jadevectordb.model.disk_errors import disk_error
@@ -210,7 +208,7 @@ class ClusterNode:
             self.store = self._open_store()
             self._closers.callback(self.store.close)
             self.view = ClusteredView(
-                self.node, self._facts, self.metadata, clock, self._measured, changes=self._changes_made,
+                self.node, self._facts, self.metadata, clock, self._measured,
                 map_version=lambda: self.mirror.map.version,
             )  # fmt: skip
             self._closers.callback(self.view.close)
@@ -350,12 +348,6 @@ class ClusterNode:
             term=0 if lease is None else lease.term, store_trouble=self.elector.trouble,
             clock_ms={node: beat.wall_ms - now_ms for node, beat in observed.beats.items() if beat.wall_ms},
         )  # fmt: skip
-
-    def _changes_made(self) -> list[MadeChange]:
-        return [
-            MadeChange(time=iso(done.at_ms) or "", term=done.term, map_version=done.version, reason=done.reason)
-            for done in reversed(self.master.recent())
-        ]
 
     # What others are told
 

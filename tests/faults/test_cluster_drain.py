@@ -187,9 +187,16 @@ def test_a_master_that_dies_during_a_drain_is_replaced_and_the_drain_goes_on(wor
 def test_a_node_that_dies_while_it_is_drained_is_told_and_the_drain_ends_when_it_is_back(world: World) -> None:
     """It has the only replica of a shard."""
     world.check_replicas("single", 1)  # what was moving is there
-    single = world.ask("shards", "--database", "single")
-    leaving = max(one["replica_nodes"] for one in single)
+    one = world.ask("shards", "--database", "single")[0]
+    leaving, shard = "n4", one["shard_id"]
     with world.used():
+        if one["replica_nodes"] != leaving:
+            source = one["replica_nodes"]
+            refused = world.jade("migrate", shard, "--to", leaving, "--from", "n5" if source != "n5" else "n3", code=1)
+            assert "has no replica of this shard" in refused
+            assert f"moved from {source} to {leaving}" in world.jade("migrate", shard, "--to", 4, "--wait", WAIT_S)
+            assert world.ask("shard-status", shard)["replica_nodes"] == leaving
+            assert f"moves from {source} to {leaving}: by hand" in world.jade("diagnostics", "--format", "json")
         world.jade("kill", leaving)
         world.wait(lambda told: next(one for one in told["nodes"] if one["node_id"] == leaving)["status"] == "inactive")
         world.jade("drain", leaving, code=1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from tests.placement_world import Cluster, S
+
+from jadevectordb.model.errors import JadeError
 
 NODES = st.sampled_from([f"n{n}" for n in range(1, 7)])
 DATABASES = st.sampled_from(["d1", "d2", "d3"])
@@ -56,6 +60,16 @@ class Placement(RuleBasedStateMachine):
     @rule(data=st.data(), draining=st.booleans())
     def drain(self, data: st.DataObject, draining: bool) -> None:
         self.cluster.drain(data.draw(st.sampled_from(self._known())), draining)
+
+    @precondition(lambda self: self.cluster.map.databases and len(self.cluster.agents) > 1)
+    @rule(data=st.data(), which=st.integers(0, 10))
+    def move_by_hand(self, data: st.DataObject, which: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.cluster.map.databases)))
+        shards = self.cluster.map.databases[name].shards
+        shard = shards[which % len(shards)]
+        source = data.draw(st.sampled_from(["", *(r.node for r in shard.replicas)]))
+        with contextlib.suppress(JadeError):
+            self.cluster.move(name, shard.number, source, data.draw(st.sampled_from(self._known())))
 
     @precondition(_known)
     @rule(data=st.data(), which=st.integers(0, 10))

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import pytest
 
+from jadevectordb.control.moving import moved
 from jadevectordb.sim.checkers import check
 from jadevectordb.sim.disk import Disk
 from jadevectordb.sim.faults import mark
 from jadevectordb.sim.workload import VECTORS, SimClient
 from jadevectordb.sim.world import DATABASE, Shape, World, end, simulated
-from jadevectordb.topology.cluster_map import ShardRecord
+from jadevectordb.topology.cluster_map import MAP_KEY, ClusterMap, ShardRecord
 
 _S_MAX = 60.0
 _SHAPE = Shape(nodes=4, shards=3, clients=3, pause_s=0.05, seal_rows=5)
@@ -49,6 +51,23 @@ class Operated(World):
         node = next(node for node in self.running() if node.name != machine)
         self.loop.spawn(node.process, lambda: mark(node, machine, True, marked), "operator")
         self._await(lambda: bool(marked), _S_MAX, "the drain is asked for")
+
+    def move(self, source: str, target: str) -> None:
+        """As the node that a person asks writes it."""
+        done: list[bool] = []
+        node = self.running()[0]
+
+        def act() -> None:
+            while not done:
+                found, known = node.metadata.get(MAP_KEY), node.observed.observe()
+                assert found is not None
+                before = msgspec.json.decode(found.value, type=ClusterMap)
+                changed = moved(before, known.nodes, known.alive, next(iter(before.databases)), 0, source, target)
+                if node.metadata.compare_and_set(MAP_KEY, msgspec.json.encode(changed), found.revision) is not None:
+                    done.append(True)
+
+        self.loop.spawn(node.process, act, "operator")
+        self._await(lambda: bool(done), _S_MAX, "the move is asked for")
 
     @property
     def shards(self) -> tuple[ShardRecord, ...]:
@@ -105,6 +124,30 @@ def test_a_drain_is_carried_out_whoever_dies_meanwhile(seed: int, killed: str) -
             for machine in sorted(doomed - {""}):
                 world.kill_node(machine)  # the world starts it again after a moment
             world._await(lambda: world.held(leaving) == 0 and world._is_placed(), _S_MAX, f"{leaving} is emptied")
+            world.finish()
+        finally:
+            end(world)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_replica_moved_by_hand_arrives_and_stays_though_the_master_dies(seed: int) -> None:
+    with simulated(seed) as loop:
+        world = Operated(loop, seed, _SHAPE)
+        try:
+            world.begin()
+            shard = world.shards[0]
+            source = shard.replicas[seed].node
+            target = next(machine for machine in world.machines if shard.on(machine) is None)
+            world.move(source, target)
+            world.kill_node(world.master())
+            world._await(
+                lambda: world.shards[0].on(source) is None and world._is_placed(),
+                _S_MAX,
+                f"{target} has it, {source} not",
+            )
+            loop.run_until(loop.now_s + 5.0)
+            replica = world.shards[0].on(target)
+            assert replica is not None and replica.by_hand
             world.finish()
         finally:
             end(world)

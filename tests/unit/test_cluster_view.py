@@ -15,11 +15,12 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.cluster.clustered_view import ClusteredView
 from jadevectordb.gateway.cluster.facts import ClusterFacts, overall, reasons
 from jadevectordb.gateway.cluster.resignation import RESIGN_KEY, Resignations, ask_to_resign
-from jadevectordb.gateway.cluster.view import MadeChange
 from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.gateway.service.system_usage import SystemUsage
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import MAP_CHANGES_KEPT_MAX, MAP_REASON_LENGTH_MAX
 from jadevectordb.topology.cluster_map import (
+    MAP_KEY,
     NODE_PREFIX,
     ClusterMap,
     DatabaseRecord,
@@ -82,10 +83,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.store = SqliteStore(folder / "store.sqlite")
         self.facts = facts()
-        changes = [MadeChange(time="t", term=5, map_version=3, reason="placed")]
-        self.view = ClusteredView(
-            "n2", lambda: self.facts, self.store, SystemClock(), lambda: PERFORMANCE, lambda: changes
-        )
+        self.view = ClusteredView("n2", lambda: self.facts, self.store, SystemClock(), lambda: PERFORMANCE)
         for name, record in self.facts.nodes.items():
             self.store.compare_and_set(NODE_PREFIX + name, msgspec.json.encode(record), 0)
 
@@ -239,11 +237,15 @@ def test_figures_are_summed_only_when_every_live_node_told_them(world: World) ->
     assert world.view.metrics().queries_per_second is None
 
 
-def test_changes_are_known_to_the_master_alone(world: World) -> None:
-    assert [one.reason for one in world.view.diagnostics(()).changes] == ["placed"]
-    world.facts = facts(master="n1")
-    told = world.view.diagnostics(())
-    assert told.changes == [] and told.changes_known_by == "n1"
+def test_every_node_tells_what_was_changed_lately(world: World) -> None:
+    known = world.facts.map
+    for version in range(4, 4 + MAP_CHANGES_KEPT_MAX):
+        known = msgspec.structs.replace(known, version=version).explained([f"reason {version}", "x" * 1000], 1000)
+    for master in ("n1", "n2"):
+        world.facts = facts(master=master, map=known)
+        told = world.view.diagnostics(()).changes
+        assert len(told) == MAP_CHANGES_KEPT_MAX and told[0].reason == "x" * MAP_REASON_LENGTH_MAX
+        assert (told[1].reason, told[1].term, told[1].map_version) == (f"reason {known.version}", 5, known.version)
 
 
 def test_clients_learn_the_nodes(world: World) -> None:
@@ -352,11 +354,32 @@ def test_a_master_that_is_removed_is_asked_to_resign(world: World) -> None:
     assert world.store.get(RESIGN_KEY) is not None
 
 
+def test_a_replica_is_moved_by_hand_through_the_map(world: World) -> None:
+    four = {**facts().nodes, "n4": node("n4")}
+    world.facts = facts(nodes=four, alive=frozenset(four))
+    assert world.store.compare_and_set(MAP_KEY, msgspec.json.encode(world.facts.map), 0) is not None
+    begun = world.view.migrate("db-0", "", "n4", "", {"db"})
+    assert (begun.source_node, begun.target_node, begun.migration_id) == ("n1", "n4", "db-0-4")
+    found = world.store.get(MAP_KEY)
+    assert found is not None
+    written = msgspec.json.decode(found.value, type=ClusterMap)
+    assert (written.version, written.term) == (4, 5)
+    assert written.changes[-1].reason == "db/0: moves from n1 to n4: by hand, asked of n2"
+    world.facts = facts(nodes=four, alive=frozenset(four), map=written)
+    shown = world.view.shard("db-0", {"db"})
+    assert shown.migration is not None and shown.migration["source_node"] == "n1"
+    assert [one.by_hand for one in shown.placement] == [False, False, False, True]
+    refused(ErrorCode.ALREADY_EXISTS, lambda: world.view.migrate("db-0", "n2", "n4", "", {"db"}))
+    refused(ErrorCode.NOT_FOUND, lambda: world.view.migrate("db-7", "", "n4", "", {"db"}))
+    refused(ErrorCode.NOT_FOUND, lambda: world.view.migrate("db-0", "", "n4", "", ()))
+    assert "LIVE_COPY" in refused(ErrorCode.INVALID_ARGUMENT, lambda: world.view.migrate("db-1", "", "n4", "x", {"db"}))
+    world.facts = facts(master="")
+    refused(ErrorCode.UNAVAILABLE, lambda: world.view.migrate("db-1", "", "n4", "SNAPSHOT", {"db"}))
+
+
 def test_what_can_not_be_done_is_refused(world: World) -> None:
     assert "joins by itself" in refused(ErrorCode.CONFLICT, lambda: world.view.add_node("n9", "h:1"))
     refused(ErrorCode.ALREADY_EXISTS, lambda: world.view.add_node("n1", "h:1"))
-    refused(ErrorCode.NOT_IMPLEMENTED, lambda: world.view.migrate("db-0", "n2", {"db"}))
-    refused(ErrorCode.NOT_FOUND, lambda: world.view.migrate("db-7", "n2", {"db"}))
     world.facts = facts(alive=frozenset({"n2"}))
     assert "no other node alive" in refused(ErrorCode.CONFLICT, world.view.failover)
 

@@ -7,6 +7,7 @@ import pytest
 from tests.placement_world import Cluster, S
 
 from jadevectordb.control.placement import apply_changes
+from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.topology.cluster_map import ClusterMap, ReplicaState
 
 
@@ -173,6 +174,68 @@ def test_a_retiring_replica_is_called_back_when_no_other_answers() -> None:
     cluster.kill(other, dead_s=4.0)
     cluster.decide()
     assert states(cluster)[holder] is S.ACTIVE and primaries(cluster) == [holder]
+
+
+def test_what_is_moved_by_hand_stays_where_it_was_put() -> None:
+    cluster = cluster_of("n1", "n2", "n3", shards=4, replication=1)
+    (first,) = (shard for shard in cluster.map.databases["d"].shards if shard.number == 0)
+    source = first.primary
+    for shard in cluster.map.databases["d"].shards:  # all to one node, as uneven as can be
+        if shard.primary != "n3":
+            cluster.move("d", shard.number, "", "n3")
+            cluster.settle()
+    cluster.settle()
+    by_hand = [shard.number for shard in cluster.map.databases["d"].shards if shard.replicas[0].by_hand]
+    assert by_hand and all(primaries(cluster)[number] == "n3" for number in by_hand)
+    assert f"d/0: the replica on {source} retires: it is one more than 1" in cluster.reasons
+    cluster.drain("n3")
+    cluster.settle()
+    assert "n3" not in primaries(cluster)
+    cluster.drain("n3", draining=False)
+    cluster.settle()
+    cluster.check_settled()
+
+
+def test_a_move_by_hand_to_a_node_that_dies_is_given_up() -> None:
+    cluster = cluster_of("n1", "n2", shards=1, replication=1)
+    (holder,) = states(cluster)
+    other = "n2" if holder == "n1" else "n1"
+    cluster.move("d", 0, holder, other)
+    cluster.act(other)
+    cluster.kill(other, dead_s=61.0)
+    cluster.settle()
+    assert states(cluster) == {holder: S.ACTIVE} and primaries(cluster) == [holder]
+
+
+def test_a_move_that_makes_no_sense_is_refused() -> None:
+    cluster = cluster_of("n1", "n2", "n3", "n4", shards=1, replication=2)
+    here, there = sorted(states(cluster))
+    free, other = sorted({"n1", "n2", "n3", "n4"} - {here, there})
+
+    def refused(code: ErrorCode, source: str, target: str, database: str = "d", shard: int = 0) -> str:
+        before = cluster.map
+        with pytest.raises(JadeError) as caught:
+            cluster.move(database, shard, source, target)
+        assert caught.value.code is code and cluster.map is before
+        return caught.value.message
+
+    refused(ErrorCode.NOT_FOUND, "", free, shard=7)
+    refused(ErrorCode.NOT_FOUND, "", free, database="x")
+    refused(ErrorCode.NOT_FOUND, "", "n9")
+    refused(ErrorCode.NOT_FOUND, "n9", free)
+    refused(ErrorCode.INVALID_ARGUMENT, here, here)
+    assert "has a replica of this shard already" in refused(ErrorCode.ALREADY_EXISTS, here, there)
+    assert f"{here}, {there} do" in refused(ErrorCode.CONFLICT, free, other)
+    cluster.drain(free)
+    assert "is being drained" in refused(ErrorCode.CONFLICT, here, free)
+    cluster.drain(free, draining=False)
+    cluster.kill(free)
+    assert "is away" in refused(ErrorCode.CONFLICT, here, free)
+    cluster.start(free)
+    cluster.move("d", 0, here, free)
+    assert f"{free} takes over from {here}" in refused(ErrorCode.CONFLICT, there, other)
+    cluster.settle()
+    assert set(states(cluster)) == {free, there}
 
 
 @pytest.mark.parametrize("replication", [1, 2, 4])

@@ -16,8 +16,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -29,7 +28,7 @@ from jadevectordb.control.placement import REPLACE_AFTER_S, apply_changes, decid
 from jadevectordb.control.scene import Change
 from jadevectordb.control.truncation import HOLD_DEAD_S, RETAINED_ENTRIES, may_truncate
 from jadevectordb.model.errors import JadeError
-from jadevectordb.model.limits import MAP_CHANGES_KEPT_MAX, MASTER_TURN_S, MASTER_TURN_S_MIN, TRUNCATE_EVERY_S
+from jadevectordb.model.limits import MASTER_TURN_S, MASTER_TURN_S_MIN, TRUNCATE_EVERY_S
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
 from jadevectordb.topology.cluster_map import LEASE_KEY, MAP_KEY, ClusterMap
@@ -65,16 +64,6 @@ class MasterSettings:
     truncate_every_s: float = TRUNCATE_EVERY_S
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One change of the map that this node made, or a log it dropped, for people. at_ms: of this node's wall clock."""
-
-    at_ms: int
-    term: int
-    version: int
-    reason: str
-
-
 class LostError(Exception):
     """The map was changed by somebody else, or this node is master no more: look again."""
 
@@ -104,7 +93,6 @@ class MasterLoop:
         self._changed = threading.Condition()  # guards the fields up to the empty line
         self._woken = False
         self._stopping = False
-        self._done: deque[Done] = deque(maxlen=MAP_CHANGES_KEPT_MAX)
         self._trouble = ""
 
         self._troubles: list[str] = []  # of the turn under way
@@ -132,11 +120,6 @@ class MasterLoop:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-
-    def recent(self) -> list[Done]:
-        """What this node did as master, oldest first."""
-        with self._changed:
-            return list(self._done)
 
     @property
     def trouble(self) -> str:
@@ -250,7 +233,8 @@ class MasterLoop:
         """Write the next version of the map, if nobody has since. Raises LostError; UNAVAILABLE, then it may have happened."""
         if self._term() != term:
             raise LostError
-        wanted = apply_changes(observed.map, changes, term)
+        reasons = [reason] if reason else [change.reason for change in changes]
+        wanted = apply_changes(observed.map, changes, term).explained(reasons, self._clock.now_ms())
         value = msgspec.json.encode(wanted)
         try:
             written = self._store.compare_and_set(MAP_KEY, value, observed.map_revision)
@@ -261,17 +245,11 @@ class MasterLoop:
             self._reread()
             raise LostError
         self._mirror.take_map(Record(value, written))
-        self._tell([reason] if reason else [change.reason for change in changes], wanted)
+        for why in reasons:
+            logger.info("map %d: %s", wanted.version, why)
 
     def _reread(self) -> None:
         self._mirror.take_map(self._store.get(MAP_KEY))
-
-    def _tell(self, reasons: Iterable[str], written: ClusterMap) -> None:
-        at_ms = self._clock.now_ms()
-        with self._changed:
-            for reason in reasons:
-                logger.info("map %d: %s", written.version, reason)
-                self._done.append(Done(at_ms, written.term, written.version, reason))
 
     def _drop_logs(self, term: int) -> None:
         observed = self._mirror.observe()

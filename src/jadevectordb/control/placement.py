@@ -242,6 +242,8 @@ def _best_move(
     own = scene.database_loads(record)
     best: tuple[tuple[int, int, int, int, str, str], ShardRecord, str, str, str] | None = None
     for shard in record.shards:
+        if any(r.by_hand for r in shard.replicas):
+            continue  # another of its replicas could land just where that one was moved away from
         holders = [r.node for r in shard.replicas]
         crowded = scene.crowding(holders)
         for target in scene.nodes:

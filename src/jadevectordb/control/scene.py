@@ -148,19 +148,26 @@ class Scene:
     def surplus(
         self, database: str, shard: int, kept: Sequence[ReplicaRecord], loads: Mapping[str, int]
     ) -> ReplicaRecord:
-        """Which of too many replicas shall go: the source of a move; else one that does not serve; else the one whose going leaves
+        """Which of too many replicas shall go: the source of a move; else one that does not serve; else one that nobody placed by hand;
 
-        zones, then nodes, most even.
+        of those the one whose going leaves zones, then nodes, most even.
         """
         for moved in kept:
             source = next((r for r in kept if r.node == moved.replaces), None)
             if source is not None:
                 return source
 
-        def cost(replica: ReplicaRecord) -> tuple[bool, int, int, int, str]:
+        def cost(replica: ReplicaRecord) -> tuple[bool, bool, int, int, int, str]:
             others = [r.node for r in kept if r is not replica]
             serves = self.serves(database, shard, replica)
             # Of equals the newest goes: what was placed last has served least
-            return serves, self.crowding(others), -loads.get(replica.node, 0), -replica.since, replica.node
+            return (
+                serves,
+                replica.by_hand,
+                self.crowding(others),
+                -loads.get(replica.node, 0),
+                -replica.since,
+                replica.node,
+            )
 
         return min(kept, key=cost)

@@ -1,8 +1,9 @@
 """The cluster map: which node holds which replica of which shard, as everybody agrees on it.
 
 The map says what shall be; nodes move towards it and report what is. One record in the metadata store holds it, written by the
-master alone, each change a compare-and-set that raises `version` by one and carries the master's `term`: a master that was
-replaced without noticing can't write. Pure values, changed by making new ones.
+master, each change a compare-and-set that raises `version` by one and carries the master's `term`: a master that was
+replaced without noticing can't write. A move that a person asks for is written by the node that was asked, in the same way and under
+the term it found. Pure values, changed by making new ones.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
+
+from jadevectordb.model.limits import MAP_CHANGES_KEPT_MAX, MAP_REASON_LENGTH_MAX
 
 
 class ReplicaState(StrEnum):
@@ -29,13 +32,15 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     """since: the map version that placed it here.
 
     A node's reports count once it has acted upon that version: what it said before is about an earlier replica of the shard.
-    replaces: the node whose replica retires when this one is active, of a move; "" of all others.
+    replaces: the node whose replica retires when this one is active, of a move; "" of all others. by_hand: a person placed it
+    here: its shard's replicas are not moved to make nodes more even as long as it is.
     """
 
     node: str
     state: ReplicaState = ReplicaState.ASSIGNED
     since: int = 0
     replaces: str = ""
+    by_hand: bool = False
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
@@ -68,12 +73,25 @@ class DatabaseRecord(msgspec.Struct, frozen=True):
     dropped: bool = False
 
 
+class MapChange(msgspec.Struct, frozen=True):
+    """One change of the map and why, for people. version, term: of the map that has it. at_ms: of the wall clock of who wrote it."""
+
+    version: int
+    term: int
+    at_ms: int
+    reason: str
+
+
 class ClusterMap(msgspec.Struct, frozen=True):
-    """version: 0 before the first master wrote one. term: of the master that wrote this version."""
+    """version: 0 before the first master wrote one. term: of the master that wrote this version.
+
+    changes: the newest MAP_CHANGES_KEPT_MAX, oldest first: every node can tell them, and who becomes master goes on with them.
+    """
 
     version: int = 0
     term: int = 0
     databases: dict[str, DatabaseRecord] = {}
+    changes: tuple[MapChange, ...] = ()
 
     def shard(self, database: str, number: int) -> ShardRecord | None:
         record = self.databases.get(database)
@@ -86,6 +104,11 @@ class ClusterMap(msgspec.Struct, frozen=True):
                 replica = shard.on(node)
                 if replica is not None:
                     yield record.id, shard, replica
+
+    def explained(self, reasons: Iterable[str], at_ms: int) -> ClusterMap:
+        """With why this version is as it is."""
+        made = (MapChange(self.version, self.term, at_ms, reason[:MAP_REASON_LENGTH_MAX]) for reason in reasons)
+        return msgspec.structs.replace(self, changes=(*self.changes, *made)[-MAP_CHANGES_KEPT_MAX:])
 
     def with_shards(self, database: str, shards: Iterable[ShardRecord]) -> ClusterMap:
         """These shards in place of those with their numbers; version and term are the caller's to set."""

@@ -1,31 +1,37 @@
-"""What people change in a cluster through any of its nodes: a node is drained, kept after all, or forgotten.
+"""What people change in a cluster through any of its nodes: a node is drained, kept after all, or forgotten, a replica is moved.
 
-Each change is a record in the metadata store, made by compare-and-set; the master sees it and does the rest.
+Each change is made by compare-and-set, of a node's record or of the cluster map; the master sees it and does the rest.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NoReturn
 
 import msgspec
 
+from jadevectordb.control.moving import moved
 from jadevectordb.gateway.cluster.draining import moves, what_it_waits_for
-from jadevectordb.gateway.cluster.facts import ClusterFacts, replicas_on, without_room
+from jadevectordb.gateway.cluster.facts import ClusterFacts, placed, replicas_on, without_room
 from jadevectordb.gateway.cluster.resignation import ask_to_resign
-from jadevectordb.gateway.cluster.view import DrainAnswer
+from jadevectordb.gateway.cluster.view import DrainAnswer, MigrationAnswer, shard_of
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
-from jadevectordb.topology.cluster_map import BEAT_PREFIX, NODE_PREFIX, NodeRecord
+from jadevectordb.topology.cluster_map import BEAT_PREFIX, MAP_KEY, NODE_PREFIX, ClusterMap, NodeRecord, ReplicaState
 
+logger = logging.getLogger("jadevectordb.cluster")
 _CHANGE_TRIES_MAX = 5
+STRATEGIES = ("LIVE_COPY", "SNAPSHOT", "INCREMENTAL")  # what existing programs ask for; a move is all of it
 
 
 class ClusterChanges:
     """node: this one. facts: what is known now."""
 
-    def __init__(self, node: str, facts: Callable[[], ClusterFacts], store: MetadataStore) -> None:
+    def __init__(self, node: str, facts: Callable[[], ClusterFacts], store: MetadataStore, clock: Clock) -> None:
+        self._clock = clock
         self._node = node
         self._facts = facts
         self._store = store
@@ -61,6 +67,37 @@ class ClusterChanges:
             node_id=node, status="draining", shards_to_move=left, moves=moves(facts, node),
             waits_for=what_it_waits_for(facts, node), note=note,
         )  # fmt: skip
+
+    def migrate(self, shard_id: str, source: str, target: str, strategy: str) -> MigrationAnswer:
+        """Write the move into the cluster map. Raises what `control.moving.moved` does, UNAVAILABLE."""
+        if strategy and strategy not in STRATEGIES:
+            raise JadeError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"strategy must be one of {', '.join(STRATEGIES)} (all are done by a snapshot and the log after it), got {strategy!r:.60}.",
+            )
+        named = shard_of(shard_id)
+        for _ in range(_CHANGE_TRIES_MAX):
+            facts = self._facts()
+            check_master(facts)
+            database = next((one.id for one, _ in placed(facts) if named and facts.known_as(one) == named[0]), None)
+            found = self._store.get(MAP_KEY)
+            if named is None or database is None or found is None:
+                raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}.")
+            before = msgspec.json.decode(found.value, type=ClusterMap)
+            changed = moved(before, facts.nodes, facts.alive, database, named[1], source, target)
+            shard = changed.shard(database, named[1])
+            assert shard is not None
+            source = shard.replicas[-1].replaces
+            why = f"{database}/{named[1]}: moves from {source} to {target}: by hand, asked of {self._node}"
+            changed = changed.explained([why], self._clock.now_ms())
+            if self._store.compare_and_set(MAP_KEY, msgspec.json.encode(changed), found.revision) is None:
+                continue
+            logger.info("map %d: %s", changed.version, why)
+            return MigrationAnswer(
+                migration_id=f"{shard_id}-{changed.version}", shard_id=shard_id, source_node=source,
+                target_node=target, strategy=strategy or STRATEGIES[0], phase=ReplicaState.ASSIGNED,
+            )  # fmt: skip
+        raise JadeError(ErrorCode.UNAVAILABLE, "The cluster map changes all the time just now: try again.")
 
     def _change_node(self, node: str, change: Callable[[NodeRecord], NodeRecord]) -> NodeRecord:
         key = NODE_PREFIX + node

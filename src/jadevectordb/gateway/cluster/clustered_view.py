@@ -7,7 +7,7 @@ the metadata store: without a quorum they raise UNAVAILABLE, and nothing is ackn
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ from jadevectordb.gateway.cluster.view import (
     MadeChange,
     MapNode,
     MetricsAnswer,
+    MigrationAnswer,
     NodeAnswer,
     NodeDetail,
     NodeHealth,
@@ -61,10 +62,9 @@ _LOOK_S = 0.05
 
 
 class ClusteredView:
-    """node: this one. facts: what is known now, from memory. changes: this node's own as a master, newest first.
+    """node: this one. facts: what is known now, from memory.
 
-    map_version: of the newest map known, where that is cheaper to ask than all facts.
-    """
+    map_version: of the newest map known, where that is cheaper to ask than all facts."""
 
     is_cluster = True
 
@@ -75,7 +75,6 @@ class ClusteredView:
         store: MetadataStore,
         clock: Clock,
         performance: Callable[[], Performance],
-        changes: Callable[[], Sequence[MadeChange]] = tuple,
         map_version: Callable[[], int] | None = None,
     ) -> None:
         self._node = node
@@ -83,8 +82,7 @@ class ClusteredView:
         self._store = store
         self._clock = clock
         self._performance = performance
-        self._changes = changes
-        self._made = ClusterChanges(node, facts, store)
+        self._made = ClusterChanges(node, facts, store, clock)
         self.map_version = map_version or (lambda: facts().map.version)
         self._closing = threading.Event()
 
@@ -168,7 +166,6 @@ class ClusteredView:
     def diagnostics(self, visible: Collection[str]) -> Diagnostics:
         facts = self._facts()
         statuses = [shard_status(facts, record, shard) for record, shard in placed(facts)]
-        is_master = facts.master == self._node
         lagging = [
             row for record, shard in placed(facts) for row in replicas_of(facts, record, shard)
             if row.node_id not in facts.alive or row.state != ReplicaState.ACTIVE
@@ -187,8 +184,10 @@ class ClusteredView:
             performance=self._performance(),
             errors=self._wrong(facts, visible),
             timestamp=iso(self._clock.now_ms()),
-            changes=list(self._changes()) if is_master else [],
-            changes_known_by=facts.master or NOBODY,
+            changes=[
+                MadeChange(time=iso(one.at_ms) or "", term=one.term, map_version=one.version, reason=one.reason)
+                for one in reversed(facts.map.changes)
+            ],
             notes=notes(facts, visible),
         )
 
@@ -245,12 +244,11 @@ class ClusteredView:
     def drain(self, node: str) -> DrainAnswer:
         return self._made.drain(node)
 
-    def migrate(self, shard_id: str, target: str, visible: Collection[str]) -> dict[str, Any]:
+    def migrate(
+        self, shard_id: str, source: str, target: str, strategy: str, visible: Collection[str]
+    ) -> MigrationAnswer:
         self.shard(shard_id, visible)
-        raise JadeError(
-            ErrorCode.NOT_IMPLEMENTED,
-            "A shard can't be moved to a node of one's choice yet; DELETE /v1/cluster/nodes/{node} moves all that a node holds.",
-        )
+        return self._made.migrate(shard_id, source, target, strategy)
 
     def failover(self) -> FailoverAnswer:
         began_s, before = self._clock.monotonic_s(), self._facts()
@@ -314,14 +312,16 @@ def _overall(facts: ClusterFacts) -> str:
 
 def _migration(rows: list[ReplicaAnswer]) -> dict[str, Any] | None:
     """The replica that comes and the one that goes, where there are such; how long it takes is not known."""
-    coming = next((row for row in rows if row.wanted == ReplicaState.ASSIGNED), None)
+    moved = next((row for row in rows if row.replaces), None)
+    coming = moved or next((row for row in rows if row.wanted == ReplicaState.ASSIGNED), None)
     going = next((row for row in rows if row.wanted == ReplicaState.RETIRING), None)
     moving = coming or going
     if moving is None:
         return None
+    source = moved.replaces if moved is not None else NOBODY
     return {
         "phase": moving.state,
-        "source_node": NOBODY if going is None else going.node_id,
+        "source_node": source if going is None else going.node_id,
         "target_node": NOBODY if coming is None else coming.node_id,
         "progress": None,
         "eta_seconds": None,

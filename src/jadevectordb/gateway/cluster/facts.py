@@ -91,6 +91,8 @@ def replicas_of(facts: ClusterFacts, record: DatabaseRecord, shard: ShardRecord)
                 vector_count=0 if report is None else report.rows,
                 size_bytes=0 if report is None else report.bytes,
                 reason="" if report is None else report.reason,
+                replaces=replica.replaces,
+                by_hand=replica.by_hand,
             )
         )
     return rows

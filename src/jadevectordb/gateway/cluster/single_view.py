@@ -13,6 +13,7 @@ from jadevectordb.gateway.cluster.view import (
     DrainAnswer,
     FailoverAnswer,
     MetricsAnswer,
+    MigrationAnswer,
     NodeAnswer,
     NodeDetail,
     NodeHealth,
@@ -129,7 +130,6 @@ class SingleNodeView:
             performance=self._telemetry.performance(),
             errors=_wrong(checks),
             timestamp=iso(self._clock.now_ms()),
-            changes_known_by=NODE_ID,
         )
 
     def metrics(self) -> MetricsAnswer:
@@ -164,7 +164,9 @@ class SingleNodeView:
         _check_known(node)
         raise JadeError(ErrorCode.CONFLICT, "This is the last node: it can't be removed.")
 
-    def migrate(self, shard_id: str, target: str, visible: Collection[str]) -> dict[str, Any]:
+    def migrate(
+        self, shard_id: str, source: str, target: str, strategy: str, visible: Collection[str]
+    ) -> MigrationAnswer:
         self.shard(shard_id, visible)
         _refuse("moving a shard")
 

@@ -39,7 +39,10 @@ class NodeAnswer(msgspec.Struct, kw_only=True):
 
 
 class ReplicaAnswer(msgspec.Struct, kw_only=True):
-    """wanted: the map's state of it. state: as its node last reported. behind: log entries behind the furthest replica known."""
+    """wanted: the map's state of it. state: as its node last reported. behind: log entries behind the furthest replica known.
+
+    replaces: the node it takes over from, while it moves. by_hand: a person placed it there.
+    """
 
     database_id: str
     shard: int
@@ -52,6 +55,8 @@ class ReplicaAnswer(msgspec.Struct, kw_only=True):
     vector_count: int
     size_bytes: int
     reason: str = ""
+    replaces: str = ""
+    by_hand: bool = False
 
 
 class NodeDetail(NodeAnswer, kw_only=True):
@@ -131,7 +136,7 @@ class MadeChange(msgspec.Struct, kw_only=True):
 
 
 class Diagnostics(msgspec.Struct, kw_only=True):
-    """performance: of the node that answers. changes: newest first, known to the master alone; `changes_known_by` names it.
+    """performance: of the node that answers. changes: the latest of the cluster map, newest first.
 
     errors: why the status is not HEALTHY. notes: what else a person should know.
     """
@@ -144,7 +149,6 @@ class Diagnostics(msgspec.Struct, kw_only=True):
     errors: list[str]
     timestamp: str | None
     changes: list[MadeChange] = []
-    changes_known_by: str = NOBODY
     notes: list[str] = []
 
 
@@ -201,6 +205,17 @@ class DrainAnswer(msgspec.Struct, kw_only=True):
     note: str = ""
 
 
+class MigrationAnswer(msgspec.Struct, kw_only=True):
+    """A move that was begun: the map says it, and `GET /v1/cluster/shards/SHARD` how far it is. migration_id: of this move alone."""
+
+    migration_id: str
+    shard_id: str
+    source_node: str
+    target_node: str
+    strategy: str
+    phase: str
+
+
 class FailoverAnswer(msgspec.Struct, kw_only=True):
     """took_ms: from asking until another node was seen as the master."""
 
@@ -251,8 +266,10 @@ class ClusterView(Protocol):
         """Have the node lose its replicas; once it has none, it is forgotten. Asking again tells how far it is."""
         ...
 
-    def migrate(self, shard_id: str, target: str, visible: Collection[str]) -> dict[str, Any]:
-        """Carry it out or raise; never acknowledge what will not be done."""
+    def migrate(
+        self, shard_id: str, source: str, target: str, strategy: str, visible: Collection[str]
+    ) -> MigrationAnswer:
+        """Have the replica on `source` ("" = the primary) move to `target`. Raises what keeps it from being done."""
         ...
 
     def failover(self) -> FailoverAnswer:

@@ -10,6 +10,7 @@ from jadevectordb.gateway.cluster.view import (
     DrainAnswer,
     FailoverAnswer,
     MetricsAnswer,
+    MigrationAnswer,
     NodeAnswer,
     NodeDetail,
     NodeHealth,
@@ -77,10 +78,16 @@ def _migrate(services: Services, request: Request) -> Response:
     given = request.fields(
         {"target_node": "target", "targetNode": "target", "source_node": "source", "sourceNode": "source", "strategy": "strategy"}
     )  # fmt: skip
-    target = given.get("target", "")
-    if not isinstance(target, str):
-        raise invalid("target_node must be text.")
-    moved = services.cluster.migrate(request.params["shardId"], target, _visible(services, request))
+    shard, target = request.params["shardId"], given.get("target", "")
+    source, strategy = given.get("source") or "", given.get("strategy") or ""
+    if not isinstance(target, str) or not isinstance(source, str) or not isinstance(strategy, str):
+        raise invalid("target_node, source_node and strategy must be text.")
+    visible = _visible(services, request)
+    if not target:
+        services.cluster.shard(shard, visible)
+        raise invalid("target_node is needed: the node that the replica shall move to.")
+    request.audit_note = f"move {shard:.80} to {target:.64}"
+    moved = services.cluster.migrate(shard, source, target, strategy, visible)
     return reply(moved, 202)
 
 
@@ -113,7 +120,15 @@ ROUTES = (
     Route("GET", _NODE + "/status", _READ, _node_status, summary="A node in detail", answer=NodeDetail),
     Route("GET", _C + "/shards", _READ, _list_shards, summary="Shards", answer=ShardsAnswer),
     Route("GET", _SHARD, _READ, _get_shard, summary="A shard", answer=ShardDetail),
-    Route("POST", _SHARD + "/migrate", _CHANGE, _migrate, summary="Move a shard", success=202),
+    Route(
+        "POST",
+        _SHARD + "/migrate",
+        _CHANGE,
+        _migrate,
+        summary="Move a replica of a shard",
+        answer=MigrationAnswer,
+        success=202,
+    ),
     Route("GET", _C + "/diagnostics", _READ, _diagnostics, summary="Diagnostics", answer=Diagnostics),
     Route("GET", _C + "/metrics", _READ, _metrics, summary="Figures of the cluster", answer=MetricsAnswer),
     Route(
