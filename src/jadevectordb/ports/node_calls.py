@@ -196,10 +196,13 @@ class Applied(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Figures of each shard asked, as JSON of `Database.stats` (b"stats"), or digests (b"digest")."""
+    """Figures of each shard asked, as JSON of `Database.stats` ("stats"), or digests ("digest").
+
+    "verify": every file of each is read and compared with its checksum; the answer says of each which is damaged, "" when none is.
+    """
 
     asked: Asked
-    what: Literal["stats", "digest"]
+    what: Literal["stats", "digest", "verify"]
 
 
 class Looked(msgspec.Struct, array_like=True, kw_only=True):

@@ -20,6 +20,7 @@ from jadevectordb.gateway.cluster.rows import Fetched, FetchedRows, unpacker_of
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.embedded.stats import Stats
 from jadevectordb.model import filters
+from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import LOOK_WORKER_S_MAX, NODE_ANSWER_BYTES, READ_S_MAX, READ_WORKER_S_MAX
 from jadevectordb.model.metric import Metric
@@ -268,6 +269,23 @@ class ClusterReader:
                 found[place] = msgspec.json.decode(one.answer.by_shard[0][1], type=Stats)
         return found
 
+    def verify_each(
+        self, replicas: Iterable[tuple[str, int]], timeout_s: float
+    ) -> dict[tuple[str, int], str | JadeError]:
+        """Have these replicas, (node, shard), read all their files: the damage found, "" for none, or why there is no answer."""
+        places, wanted = list(replicas), Wanted(ReadLevel.EVENTUAL, timeout_s=timeout_s)
+        questions = [
+            self._question((shard,), _look_call("verify"), wanted, None, _NO_SEQUENCES, only=node, worker_s=timeout_s)
+            for node, shard in places
+        ]
+        found: dict[tuple[str, int], str | JadeError] = {}
+        for place, gathered in zip(places, self._fan_out.ask_all(questions), strict=True):
+            if gathered.answers:
+                found[place] = msgspec.json.decode(gathered.answers[0].answer.by_shard[0][1], type=str)
+            else:
+                found[place] = gathered.error or gathered.missing[place[1]]
+        return found
+
     def digests(self, wanted: Wanted) -> list[str]:
         """A fingerprint of each shard's contents, of one replica each."""
         found = {
@@ -337,7 +355,7 @@ def _get_call(ids: tuple[str, ...], vectors: bool) -> Callable[[Asked], msgspec.
     return lambda asked: Get(asked=asked, ids=ids, vectors=vectors)
 
 
-def _look_call(what: Literal["stats", "digest"]) -> Callable[[Asked], msgspec.Struct]:
+def _look_call(what: Literal["stats", "digest", "verify"]) -> Callable[[Asked], msgspec.Struct]:
     return lambda asked: Look(asked=asked, what=what)
 
 
