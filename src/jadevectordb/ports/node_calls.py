@@ -163,6 +163,14 @@ class Items(msgspec.Struct, array_like=True, kw_only=True):
     watermarks: list[tuple[int, int]] = []
 
 
+class Aged(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Up to `limit` live vectors of the one shard asked whose version is at most `up_to`; answered with `Items`, vectors included."""
+
+    asked: Asked
+    up_to: int
+    limit: int
+
+
 class Count(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     asked: Asked
     filter: bytes = b""
@@ -263,10 +271,11 @@ class Failure(msgspec.Struct, array_like=True, kw_only=True):
 # Numbers are on the wire: never reuse one.
 CALLS: dict[int, type[msgspec.Struct]] = {
     1: Ping, 2: Search, 3: Get, 4: Scroll, 5: Count, 6: AwaitApplied, 7: Look,
-    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge,
+    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge, 13: Aged,
 }  # fmt: skip
 NUMBERS: dict[type[msgspec.Struct], int] = {kind: number for number, kind in CALLS.items()}
 ANSWERS: dict[type[msgspec.Struct], type[msgspec.Struct] | None] = {
     Ping: Pong, Search: Found, Get: Items, Scroll: Items, Count: Counted, AwaitApplied: Applied, Look: Looked,
     SnapshotBegin: SnapshotOffer, SnapshotRead: None, SnapshotEnd: None, SearchWords: FoundWords, Judge: Judged,
+    Aged: Items,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from itertools import islice
 from typing import Any, Literal, assert_never
 
 import msgspec
@@ -25,8 +26,9 @@ from jadevectordb.model.filters import Filter
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 from jadevectordb.node.open_database import OpenDatabase
-from jadevectordb.ports.node_calls import Count, Counted, Found, Get, Items, Look, Looked, Scroll, Search
+from jadevectordb.ports.node_calls import Aged, Count, Counted, Found, Get, Items, Look, Looked, Scroll, Search
 from jadevectordb.query import executor, merge, scan
+from jadevectordb.query.aged import written_up_to
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
 from jadevectordb.shard.view import DatabaseView, ShardView
 
@@ -165,6 +167,14 @@ def scroll(held: Held, call: Scroll, check_wanted: CheckWanted) -> Items:
 def count(held: Held, call: Count, check_wanted: CheckWanted) -> Counted:
     check_wanted()
     return Counted(count=scan.count(held.view, filter_of(held.one, call.filter)), watermarks=held.watermarks)
+
+
+def aged(held: Held, call: Aged, check_wanted: CheckWanted) -> Items:
+    check_wanted()
+    found = islice(written_up_to(held.view, [call.up_to] * len(held.views)), count_of(call.limit, "limit"))
+    unpacker = held.one.unpacker
+    items = [Item(reader.id_of(row), reader, row, unpacker) for reader, row in found]
+    return _items(held, items, vectors=True)
 
 
 def look(held: Held, call: Look, check_wanted: CheckWanted) -> Looked:

@@ -25,6 +25,7 @@ from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import LOOK_WORKER_S_MAX, NODE_ANSWER_BYTES, READ_S_MAX, READ_WORKER_S_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.ports.node_calls import (
+    Aged,
     Asked,
     Count,
     Counted,
@@ -235,6 +236,15 @@ class ClusterReader:
 
     def _items(self, rows: FetchedRows) -> list[Item]:
         return [Item(rows.id_of(row), rows, row, self._unpacker) for row in range(rows.row_count)]
+
+    def aged(self, shard: int, up_to: int, limit: int, wanted: Wanted) -> list[Item]:
+        """Some vectors of this shard whose version is at most `up_to`, with their vectors."""
+
+        def make(asked: Asked) -> Aged:
+            return Aged(asked=asked, up_to=up_to, limit=min(limit, self._vector_rows))
+
+        answers = self._ask((shard,), make, wanted, None).answers
+        return [item for one in answers for item in self._items(self.rows_of(one.answer))]
 
     def count(self, node: Filter | None, wanted: Wanted) -> int:
         condition = b"" if node is None else filters.to_json(node)
