@@ -142,7 +142,9 @@ class Server:
         )  # fmt: skip
         self._closers.append(analytics.close)
         embeddings = Embeddings(onnx_text.embedders(settings.models.embeddings), clock)
-        rerank = Rerank(metadata, onnx_text.cross_encoders(settings.models.reranker), clock)
+        rerank = Rerank(
+            metadata, onnx_text.cross_encoders(settings.models.reranker), clock, is_shared=self.cluster is not None
+        )  # fmt: skip
         host = OsHost(data)
         alerts = Alerts(
             metadata, clock, lambda: secrets.token_hex(8), (disk_check(host), database_check(catalog.every))
@@ -150,8 +152,7 @@ class Server:
         self._closers.append(alerts.close)
         lifecycle = Lifecycle(
             catalog.every, metadata, clock, FileArchive(data / "archive"), sweep_s=settings.retention.sweep_s,
-            deleted=bm25.forget_vectors, clocks=None if self.cluster is None else self.cluster.clocks,
-            is_enforcer=(lambda: True) if self.cluster is None else self.cluster.is_master,
+            deleted=bm25.forget_vectors,
         )  # fmt: skip
         self._closers.append(lifecycle.close)
         telemetry = Telemetry(

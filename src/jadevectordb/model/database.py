@@ -38,6 +38,11 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int = 0
 
 
+def same_config(one: DatabaseConfig, other: DatabaseConfig) -> bool:
+    """Whether they are the same to the engine, the order of the declared fields included: text is counted by it."""
+    return one == other and list(one.schema.fields) == list(other.schema.fields)
+
+
 def check_config(config: DatabaseConfig) -> None:
     """Raises INVALID_ARGUMENT with what to do."""
     if not _NAME.fullmatch(config.name) or len(config.name) > NAME_LENGTH_MAX:

@@ -21,12 +21,13 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import HEARTBEAT_S, RETIRED_SERVES_S
 from jadevectordb.node.hosting import Hosting, Place
 from jadevectordb.ports.clock import Clock
-from jadevectordb.ports.metadata_store import MetadataStore, Record
+from jadevectordb.ports.metadata_store import MetadataStore, Record, Watch
 from jadevectordb.segment.builder import sync_folder
 from jadevectordb.shard.replica import WriteAtomically
 from jadevectordb.topology.cluster_map import (
     BEAT_PREFIX,
     MAP_KEY,
+    PLACED_PREFIX,
     ClusterMap,
     Heartbeat,
     ReplicaReport,
@@ -102,6 +103,7 @@ class Agent:
         self._seen_file = hosting.folder / "map-version"
         self._wake = threading.Condition()  # guards the fields below
         self._map = ClusterMap()
+        self._placed: dict[str, tuple[int, PlacedDatabase]] = {}  # by id, with the record's revision
         self._changed = False
         self._closing = False
         self._leaving = False
@@ -148,17 +150,20 @@ class Agent:
     # --- towards the map ------------------------------------------------------------------------------------------------
 
     def _look_on(self) -> None:
-        watch = None
+        watches: list[Watch] = []
         read_s = -_READ_MAP_S
         while not self._closing:
             try:
-                if watch is None:
-                    watch = self._store.watch(MAP_KEY, self._map_changed)
+                if not watches:
+                    watches = self._watch()
                     read_s = -_READ_MAP_S
                 if self._clock.monotonic_s() - read_s >= _READ_MAP_S:
                     read_s = self._clock.monotonic_s()
                     self._take(self._store.get(MAP_KEY))
+                    for key, record in self._store.list(PLACED_PREFIX).items():
+                        self._database_changed(key, record)
                 self._move()
+                self._reconfigure()
                 self._trouble = ""
             except JadeError as error:
                 self._trouble = f"the agent: {error.message}"
@@ -168,8 +173,38 @@ class Agent:
             with self._wake:
                 self._wake.wait_for(lambda: self._changed or self._closing, _LOOK_S)
                 self._changed = False
-        if watch is not None:
+        for watch in watches:
             watch.close()
+
+    def _watch(self) -> list[Watch]:
+        """The map, and how databases are configured."""
+        of_map = self._store.watch(MAP_KEY, self._map_changed)
+        try:
+            return [of_map, self._store.watch(PLACED_PREFIX, self._database_changed)]
+        except BaseException:
+            of_map.close()
+            raise
+
+    def _database_changed(self, key: str, record: Record | None) -> None:
+        database = key.removeprefix(PLACED_PREFIX)
+        with self._wake:
+            if record is None:
+                self._placed.pop(database, None)
+                return
+            known = self._placed.get(database)
+            if known is not None and known[0] >= record.revision:
+                return
+            with contextlib.suppress(JadeError):  # written by a newer version: the replica stays as it is
+                self._placed[database] = record.revision, decode_placed(record.value)
+                self._changed = True
+                self._wake.notify_all()
+
+    def _reconfigure(self) -> None:
+        """Have replicas here opened as their databases are configured now."""
+        with self._wake:
+            placed = list(self._placed.values())
+        for _, database in placed:
+            self._hosting.reconfigure(database.id, database.config)
 
     def _map_changed(self, key: str, record: Record | None) -> None:
         if key == MAP_KEY:

@@ -9,6 +9,8 @@ A replica is an `OpenDatabase` with one shard whose log is a shard of the replic
 
 What can go wrong, and what is done:
 
+    the database is configured      opened again with the new configuration; until then others are asked
+    otherwise
     damaged files                   closed; another folder is loaded, from a peer or the whole log. Acknowledged entries the old
                                     one had must be in the log: with less, the new one does not become active
     the log begins later, or one    open and serving what it has, while a snapshot beyond that place is looked for among the peers
@@ -29,7 +31,7 @@ from pathlib import Path
 
 import msgspec
 
-from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.database import DatabaseConfig, same_config
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import Sequence, ShardId
@@ -119,6 +121,15 @@ class HostedShard:
             f"The replica of shard {self.shard} on this node is {self._state.value}: ask another one. {self._reason}",
         )
 
+    def reconfigure(self, config: DatabaseConfig) -> None:
+        """Have it opened with this configuration, of the whole database; nothing happens when it is that already."""
+        wanted = msgspec.structs.replace(config, shards=1)
+        if same_config(wanted, self._config):
+            return
+        with self._wake:
+            self._config = wanted
+            self._wake.notify_all()
+
     # --- for the node's agent -------------------------------------------------------------------------------------------
 
     @property
@@ -168,7 +179,7 @@ class HostedShard:
         while not self._closing:
             try:
                 self._step()
-                pause_s = REPLICA_RETRY_S_MIN
+                pause_s = 0.0 if self._opened is None else REPLICA_RETRY_S_MIN  # closed to be opened otherwise
             except JadeError as error:
                 self._note(error)
             except OSError as error:
@@ -181,7 +192,7 @@ class HostedShard:
                 self._note(defect)
             with self._wake:
                 self._wake.wait_for(lambda: self._closing, pause_s)
-            pause_s = min(2 * pause_s, REPLICA_RETRY_S_MAX)
+            pause_s = min(max(REPLICA_RETRY_S_MIN, 2 * pause_s), REPLICA_RETRY_S_MAX)
 
     def _step(self) -> None:
         """From where it is to ACTIVE, and then until something happens. Raises what stands in the way."""
@@ -200,8 +211,14 @@ class HostedShard:
             self._state, self._reason, self._has_caught_up, self._must_reach = ReplicaState.ACTIVE, "", True, 0
         while not self._closing:
             self._check(opened)
+            if opened.database.config is not self._config:
+                self._close_opened()
+                return
             with self._wake:
-                self._wake.wait_for(lambda: self._closing or self._is_in_trouble(opened), _WATCH_S)
+                self._wake.wait_for(
+                    lambda: self._closing or self._is_in_trouble(opened) or opened.database.config is not self._config,
+                    _WATCH_S,
+                )
 
     def _note(self, error: JadeError) -> None:
         passing = error.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.CLOSED)

@@ -71,6 +71,13 @@ class Hosting:
                 return
             self._hosted[place] = HostedShard(self._world, database, shard, config, self.folder / database)
 
+    def reconfigure(self, database: str, config: DatabaseConfig) -> None:
+        """Replicas of the database that are held are opened with this configuration from now on."""
+        with self._lock:
+            hosted = [one for (name, _), one in self._hosted.items() if name == database]
+        for one in hosted:
+            one.reconfigure(config)
+
     def remove(self, place: Place) -> None:
         """Close the replica and remove its files, in the background."""
         with self._lock:

@@ -163,14 +163,6 @@ class Items(msgspec.Struct, array_like=True, kw_only=True):
     watermarks: list[tuple[int, int]] = []
 
 
-class Aged(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Up to `limit` live vectors of the one shard asked whose version is at most `up_to`; answered with `Items`, vectors included."""
-
-    asked: Asked
-    up_to: int
-    limit: int
-
-
 class Count(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     asked: Asked
     filter: bytes = b""
@@ -204,19 +196,48 @@ class Applied(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Figures of each shard asked, as JSON of `Database.stats` ("stats"), or digests ("digest").
-
-    "verify": every file of each is read and compared with its checksum; the answer says of each which is damaged, "" when none is.
-    """
+    """Figures of each shard asked, as JSON of `Database.stats` (b"stats"), or digests (b"digest")."""
 
     asked: Asked
-    what: Literal["stats", "digest", "verify"]
+    what: Literal["stats", "digest"]
 
 
 class Looked(msgspec.Struct, array_like=True, kw_only=True):
     """by_shard: (shard, JSON)."""
 
     by_shard: list[tuple[int, bytes]]
+
+
+class LookAtText(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Figures of the text index. parts: 0, or in how many parts hashes of the terms are sent, of which this asks for `part`."""
+
+    asked: Asked
+    part: int = 0
+    parts: int = 0
+
+
+class TextFigures(msgspec.Struct, array_like=True, kw_only=True):
+    """documents: with a term in them, deleted ones left out. tokens: their terms, repeats counted.
+
+    terms: different ones. hashes: uint64, little-endian, one for each different term of the part, deleted rows' included.
+    """
+
+    documents: int
+    tokens: int
+    terms: int
+    hashes: bytes = b""
+    watermarks: list[tuple[int, int]] = []
+
+
+class CheckSchema(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Whether what is stored fits a schema that is about to be declared: fields, each with its type. The first that does not is refused.
+
+    Answered with how many vectors were looked at.
+    """
+
+    asked: Asked
+    fields: dict[str, str]
+    strict: bool = False
 
 
 class SnapshotBegin(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -271,11 +292,11 @@ class Failure(msgspec.Struct, array_like=True, kw_only=True):
 # Numbers are on the wire: never reuse one.
 CALLS: dict[int, type[msgspec.Struct]] = {
     1: Ping, 2: Search, 3: Get, 4: Scroll, 5: Count, 6: AwaitApplied, 7: Look,
-    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge, 13: Aged,
+    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge, 13: CheckSchema, 14: LookAtText,
 }  # fmt: skip
 NUMBERS: dict[type[msgspec.Struct], int] = {kind: number for number, kind in CALLS.items()}
 ANSWERS: dict[type[msgspec.Struct], type[msgspec.Struct] | None] = {
     Ping: Pong, Search: Found, Get: Items, Scroll: Items, Count: Counted, AwaitApplied: Applied, Look: Looked,
     SnapshotBegin: SnapshotOffer, SnapshotRead: None, SnapshotEnd: None, SearchWords: FoundWords, Judge: Judged,
-    Aged: Items,
+    CheckSchema: Counted, LookAtText: TextFigures,
 }  # fmt: skip

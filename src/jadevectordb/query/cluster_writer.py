@@ -126,6 +126,10 @@ class ClusterWriter:
         self._new_request_id = new_request_id
         self._stored_sizes = stored_sizes
 
+    def reconfigure(self, placed: PlacedDatabase) -> None:
+        """From now on what is written is checked by this configuration; its shards and dimension are the same."""
+        self._placed = placed
+
     # What can be written
 
     def upsert(

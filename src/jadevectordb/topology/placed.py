@@ -1,8 +1,9 @@
 """What a database of a cluster was created with: its configuration, how its ids are spread over shards, how many copies it has.
 
-One record of the metadata store for each database, under its id. Who creates or drops a database writes or deletes it; the
+One record of the metadata store for each database, under its id. Who creates, alters or drops a database writes or deletes it; the
 master answers with an entry in the cluster map, so this says what is wanted and the map where it lies. Shard count and
-sharding never change in a database's life: a writer that knows this record routes right, however old its map is.
+sharding never change in a database's life: a writer that knows this record routes right, however old its map is. Index and schema
+may (`gateway/cluster/altering.py`).
 """
 
 from __future__ import annotations

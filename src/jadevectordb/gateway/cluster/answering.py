@@ -29,14 +29,15 @@ from jadevectordb.node.hosted_shard import HostedShard
 from jadevectordb.node.hosting import Hosting, Place
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.node_calls import (
-    Aged,
     Applied,
     Asked,
     AwaitApplied,
+    CheckSchema,
     Count,
     Get,
     Judge,
     Look,
+    LookAtText,
     Ping,
     Pong,
     Scroll,
@@ -48,7 +49,7 @@ from jadevectordb.ports.node_calls import (
 )
 
 Reply: TypeAlias = Callable[[Any, Exception | None], None]
-AboutShards: TypeAlias = Search | SearchWords | Judge | Get | Scroll | Aged | Count | Look
+AboutShards: TypeAlias = Search | SearchWords | Judge | Get | Scroll | Count | CheckSchema | LookAtText | Look
 _FILTERED_COST = 2.0  # a filter may cost as much again
 _GET_INLINE_MAX = 32  # ids
 
@@ -80,7 +81,17 @@ class ShardAnswerer:
         """As `Answerer.answer`."""
         try:
             match call:
-                case Search() | SearchWords() | Judge() | Get() | Scroll() | Aged() | Count() | Look():
+                case (
+                    Search()
+                    | SearchWords()
+                    | Judge()
+                    | Get()
+                    | Scroll()
+                    | Count()
+                    | CheckSchema()
+                    | LookAtText()
+                    | Look()
+                ):
                     return _Answering(self, call, reply).begin()
                 case AwaitApplied():
                     return self._await_applied(call, reply)
@@ -323,8 +334,10 @@ class _Answering:
                     return asking.scroll(held, call, check)
                 case Count() as call:
                     return asking.count(held, call, check)
-                case Aged() as call:
-                    return asking.aged(held, call, check)
+                case CheckSchema() as call:
+                    return asking.check_schema(held, call, check)
+                case LookAtText() as call:
+                    return asking_words.look_at_text(held, call, check)
                 case Look() as call:
                     return asking.look(held, call, check)
                 case unknown:

@@ -17,7 +17,7 @@ from jadevectordb.index.text import TermStats
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
-from jadevectordb.ports.node_calls import FoundWords, Judge, Judged, SearchWords, Totals
+from jadevectordb.ports.node_calls import FoundWords, Judge, Judged, LookAtText, SearchWords, TextFigures, Totals
 from jadevectordb.query import executor
 from jadevectordb.query.plan import Explanation, Match
 from jadevectordb.query.words import Words, scores_at
@@ -104,6 +104,29 @@ def judge(held: Held, call: Judge, check_wanted: CheckWanted) -> Judged:
         ids=ids,
         similarities=[by_vector[name] for name in ids] if prepared is not None else [],
         text_scores=[by_text.get(name, 0.0) for name in ids],
+        watermarks=held.watermarks,
+    )
+
+
+def look_at_text(held: Held, call: LookAtText, check_wanted: CheckWanted) -> TextFigures:
+    """What the text indexes of the shards hold."""
+    documents = tokens = 0
+    hashes = [np.empty(0, np.uint64)]
+    for part in held.view.parts:
+        check_wanted()
+        reader = part.reader.text
+        if reader is not None:
+            stats = reader.stats((), part.alive)
+            documents += max(stats.document_count, default=0)
+            tokens += sum(stats.total_length)
+            hashes.append(reader.term_hashes())
+    terms = np.unique(np.concatenate(hashes))
+    sent = terms[terms % np.uint64(call.parts) == call.part] if call.parts else terms[:0]
+    return TextFigures(
+        documents=documents,
+        tokens=tokens,
+        terms=len(terms),
+        hashes=sent.astype("<u8").tobytes(),
         watermarks=held.watermarks,
     )
 

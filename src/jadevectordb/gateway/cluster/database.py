@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
-from typing import Any, overload
+from typing import Any, Never, overload
 
 import msgspec
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted
 from jadevectordb.gateway.cluster.searching import ClusterSearches, not_yet
 from jadevectordb.gateway.cluster.text_searching import TextSearches
-from jadevectordb.gateway.cluster.verifying import ReplicaCheck, check_replicas, raise_unsound
 from jadevectordb.gateway.cluster.words import ClusterWords
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
@@ -32,14 +31,16 @@ from jadevectordb.gateway.embedded.database import MetadataLike
 from jadevectordb.gateway.embedded.hits import Group, Hits, Item, Page
 from jadevectordb.gateway.embedded.opening import FilterLike
 from jadevectordb.gateway.embedded.stats import Stats
-from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.database import DatabaseConfig, same_config
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import BY_ID_ROWS_MAX, READ_S_MAX
+from jadevectordb.model.schema import Schema
 from jadevectordb.query import executor
 from jadevectordb.query.cluster_writer import ClusterWriter
-from jadevectordb.query.levels import read_level, write_level
+from jadevectordb.query.levels import ReadLevel, read_level, write_level
 from jadevectordb.query.write_checks import check_ids, invalid
 from jadevectordb.query.writer import WriteResult
+from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.topology.placed import PlacedDatabase
 
 _NOTHING_SEEN: Mapping[int, int] = {}
@@ -55,7 +56,6 @@ class ClusterDatabase:
         self, placed: PlacedDatabase, mirror: ClusterMirror, reader: ClusterReader, writer: ClusterWriter
     ) -> None:
         self.placed = placed
-        self._mirror = mirror
         self._reader = reader
         self._writer = writer
         self._searches = ClusterSearches(placed, reader)
@@ -251,11 +251,11 @@ class ClusterDatabase:
         items = sorted(self.items(), key=lambda item: item.id)
         return items[offset : offset + limit], len(items)
 
-    def items(self, filter: FilterLike = None) -> Iterator[Item]:
+    def items(self, filter: FilterLike = None, *, consistency: str = "session") -> Iterator[Item]:
         """Every item that matches, by scrolling."""
         cursor: str | None = None
         while True:
-            page = self.scroll(1000, cursor, filter)
+            page = self.scroll(1000, cursor, filter, consistency=consistency)
             yield from page.items
             cursor = page.cursor
             if cursor is None:
@@ -369,10 +369,6 @@ class ClusterDatabase:
         """What keeps shards from being read, as far as this node knows, "" when nothing does. Asks nobody."""
         return "closed" if self._closed.is_set() else self._looks.trouble()
 
-    def written_up_to(self, shard: int, mark: int, limit: int, seen: Mapping[int, int]) -> list[Item]:
-        """Up to `limit` vectors of a shard whose version, the sequence that wrote them last, is at most the mark."""
-        return self._reader.aged(shard, mark, limit, self._wanted("session", seen, READ_S_MAX))
-
     def background_trouble(self) -> JadeError | None:
         """As `trouble`, for alerts."""
         self._check_open()
@@ -416,17 +412,11 @@ class ClusterDatabase:
         """Until the replicas on live nodes have applied these and have no index to build. Raises TIMEOUT."""
         self._looks.wait_settled(sequences, limit_s, self._check_open)
 
-    def verify(self) -> None:
-        """Have every replica's files read and compared with their checksums, each on its node.
-
-        Raises CORRUPT when some are damaged, UNAVAILABLE when some could not be read; `details["replicas"]` names them.
-        """
-        raise_unsound(self.name, self.verify_replicas())
-
-    def verify_replicas(self) -> list[ReplicaCheck]:
-        """As `verify`, what was found of each replica, by shard and node."""
-        self._check_open()
-        return check_replicas(self.placed, self._mirror, self._reader, self._check_open)
+    def verify(self) -> Never:
+        raise not_yet(
+            "reading all files of all replicas on demand (each node verifies its files when it opens them, and `digest` compares "
+            "contents)"
+        )
 
     def digest(self) -> list[str]:
         """A fingerprint of each shard's contents, of one replica each."""
@@ -434,6 +424,53 @@ class ClusterDatabase:
         return self._reader.digests(Wanted(timeout_s=60.0))
 
     # For those who look inside
+
+    def reconfigure(self, placed: PlacedDatabase) -> None:
+        """The database is configured otherwise from now on. What is under way goes on as it began."""
+        if placed == self.placed and same_config(placed.config, self.config):
+            return
+        self._writer.reconfigure(placed)
+        searches = ClusterSearches(placed, self._reader)
+        words = ClusterWords(placed.config, self._reader)
+        self._searches, self.words = searches, words
+        self._text_searches = TextSearches(placed.config, self._reader, searches, words)
+        self.placed = placed
+
+    def are_written(self, sequences: Mapping[int, int], rows: int) -> bool:
+        """As `ClusterLooks.are_written`."""
+        self._check_open()
+        return self._looks.are_written(sequences, rows)
+
+    def check_schema(self, schema: Schema, timeout_s: float) -> None:
+        """Whether all that is written fits these declarations. Raises SCHEMA_VIOLATION, UNAVAILABLE, TIMEOUT."""
+        self._check_open()
+        self._reader.check_schema(schema, Wanted(ReadLevel.STRONG, timeout_s=timeout_s))
+
+    def query_of(self, vector: npt.ArrayLike) -> bytes:
+        """A query vector as nodes are asked with it. Raises DIMENSION_MISMATCH, INVALID_VECTOR."""
+        return self._searches.query_of(vector)
+
+    def public_score(self, similarity: float) -> float:
+        """What callers see of a similarity as nodes tell it."""
+        return self._searches.public_score(similarity)
+
+    def item(self, vector_id: str, rows: SegmentReader, row: int) -> Item:
+        """A row of an answer as callers see it."""
+        return self._searches.item(vector_id, rows, row)
+
+    def items_of(self, names: Seq[str], wanted: Wanted) -> list[Item | None]:
+        """As `get`, without vectors until they are looked at."""
+        return self._reader.find(names, wanted, vectors=False)
+
+    def wanted(
+        self,
+        consistency: str = "session",
+        seen: Mapping[int, int] = _NOTHING_SEEN,
+        timeout: float = READ_S_MAX,
+        allow_partial: bool = False,
+    ) -> Wanted:
+        """How a read is to be done. Raises INVALID_ARGUMENT."""
+        return self._wanted(consistency, seen, timeout, allow_partial)
 
     def _wanted(self, consistency: str, seen: Mapping[int, int], timeout: float, allow_partial: bool = False) -> Wanted:
         self._check_open()

@@ -89,7 +89,7 @@ class ClusterLooks:
         pause = threading.Event()
         while True:
             check()
-            late = self._unsettled(sequences)
+            late = self._late(sequences, lambda stats: stats.settled)
             if not late:
                 return
             left_s = _LOOK_S if until_s is None else until_s - self._reader.now_s()
@@ -102,8 +102,12 @@ class ClusterLooks:
                 )
             pause.wait(min(_LOOK_S, left_s))
 
-    def _unsettled(self, sequences: Mapping[int, int]) -> list[str]:
-        """Replicas on live nodes that have not applied these, or have something to build."""
+    def are_written(self, sequences: Mapping[int, int], rows: int) -> bool:
+        """Whether replicas on live nodes have applied these and hold at most so many rows in memory only."""
+        return not self._late(sequences, lambda stats: _rows_in_memory(stats) <= rows)
+
+    def _late(self, sequences: Mapping[int, int], is_done: Callable[[Stats], bool]) -> list[str]:
+        """Replicas on live nodes that have not applied these, or are not done."""
         record = self._mirror.map.databases.get(self._placed.id)
         if record is None:
             return ["all shards"]
@@ -113,6 +117,10 @@ class ClusterLooks:
         found = self._reader.stats_of_all(places, _ANY)
         for node, shard in places:
             stats = found.get((node, shard))
-            if stats is None or stats.watermarks[0] < sequences[shard] or not stats.settled:
+            if stats is None or stats.watermarks[0] < sequences[shard] or not is_done(stats):
                 late.append(f"shard {shard} on {node}")
         return late
+
+
+def _rows_in_memory(stats: Stats) -> int:
+    return sum(segment.rows for segment in stats.segments if segment.index == "growing")

@@ -9,7 +9,7 @@ from jadevectordb.gateway.cluster import merging
 from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted, query_bytes
 from jadevectordb.gateway.cluster.rows import unpacker_of
 from jadevectordb.gateway.embedded.arguments import count_of, names_of, number_of, overrides_of, recall_of
-from jadevectordb.gateway.embedded.hits import Hits
+from jadevectordb.gateway.embedded.hits import Hits, Item
 from jadevectordb.gateway.embedded.opening import FilterLike
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model import filter_parse, filters
@@ -19,6 +19,7 @@ from jadevectordb.model.limits import K_MAX
 from jadevectordb.query.plan import Match
 from jadevectordb.query.question import Gathered
 from jadevectordb.query.write_checks import invalid
+from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.topology.placed import PlacedDatabase
 
 _GROUPS_FACTOR = 4
@@ -152,6 +153,12 @@ class ClusterSearches:
             given = given[0]
         self._space.prepare_query(given)
         return query_bytes(given, self._config.metric)
+
+    def public_score(self, similarity: float) -> float:
+        return self._space.public_score(similarity)
+
+    def item(self, vector_id: str, rows: SegmentReader, row: int) -> Item:
+        return Item(vector_id, rows, row, self._unpacker)
 
     def vector_of(self, vector_id: str, wanted: Wanted) -> npt.ArrayLike:
         """Raises NOT_FOUND, INVALID_ARGUMENT."""

@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
+from jadevectordb.gateway.cluster.altering import alter
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.reading import ClusterReader, Wanted
+from jadevectordb.gateway.embedded.alteration import altered
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.index.text import TextConfig
 from jadevectordb.model.database import DatabaseConfig, check_config, index_kind_of, metric_of
@@ -97,6 +99,7 @@ class ClusterStore:
         self._shards = shards
         self._place_s = place_s
         self._lock = threading.RLock()
+        self._altering = threading.Lock()  # one at a time on this node
         self._handles: dict[str, ClusterDatabase] = {}  # by id
         self._outboxes: dict[str, Outbox] = {}  # by id
         self._closed = False
@@ -281,6 +284,14 @@ class ClusterStore:
         reader = ClusterReader(placed, self.fan_out, Barriers(writer.barrier))
         return ClusterDatabase(placed, self.mirror, reader, writer)
 
+    def find(self, name: str) -> ClusterDatabase | None:
+        """The handle of `database`, None where there is no such database. As far as this node has heard."""
+        return None if self._find(name) is None else self.database(name)
+
+    def is_stored(self, database_id: str) -> bool:
+        """Whether there is a database of this id, by the word of the metadata store. Raises UNAVAILABLE."""
+        return self._metadata.get(placed_key(database_id)) is not None
+
     def databases(self) -> list[str]:
         """Names, in order."""
         self._check_open()
@@ -290,11 +301,29 @@ class ClusterStore:
         """How the database is configured. Raises UNKNOWN_DATABASE."""
         return self.database(name).config
 
-    def alter_database(self, name: str, **changes: Any) -> ClusterDatabase:
-        raise JadeError(
-            ErrorCode.NOT_IMPLEMENTED,
-            "A cluster does not change how a database is configured yet: create another one, and copy with scroll and upsert.",
-        )
+    def alter_database(
+        self,
+        name: str,
+        *,
+        index: str | None = None,
+        index_parameters: Mapping[str, Any] | None = None,
+        schema: Schema | Mapping[str, Any] | None = None,
+        strict: bool | None = None,
+        dimension: int | None = None,
+    ) -> ClusterDatabase:
+        """As `Store.alter_database`, on every node; returns when a replica of each shard is found by the new text fields.
+
+        Raises what that raises, and NOT_IMPLEMENTED for another dimension, and for fields that become dates or are none any more.
+        """
+        database = self.database(name)
+        with self._altering:
+            alter(
+                database, self._metadata, self.mirror, self._clock,
+                lambda config: altered(
+                    config, index=index, index_parameters=index_parameters, schema=schema, strict=strict, dimension=dimension
+                ),
+            )  # fmt: skip
+        return database
 
     def drop_database(self, name: str) -> None:
         """Delete a database and everything in it: at once for whoever asks, on the nodes soon after. Raises UNKNOWN_DATABASE."""
@@ -321,7 +350,12 @@ class ClusterStore:
 
     def _database_changed(self, database_id: str) -> None:
         """Told by the mirror, from the metadata store's thread."""
-        if database_id not in self.mirror.placed():
+        placed = self.mirror.placed().get(database_id)
+        if placed is not None:
+            handle = self._handles.get(database_id)
+            if handle is not None:
+                handle.reconfigure(placed)
+        else:
             with self._lock:
                 handle = self._handles.pop(database_id, None)
                 outbox = self._outboxes.pop(database_id, None)

@@ -22,13 +22,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import msgspec
+import numpy as np
 
 from jadevectordb.gateway.cluster.asking_words import stats_of, totals_of
 from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted
 from jadevectordb.index.text import Analyzer, TermStats, TextConfig
 from jadevectordb.model.database import DatabaseConfig
-from jadevectordb.model.limits import TERM_COUNTS_REMEMBERED_MAX
-from jadevectordb.ports.node_calls import Asked, FoundWords, Judge, Judged, SearchWords
+from jadevectordb.model.limits import NODE_ANSWER_BYTES, TERM_COUNTS_REMEMBERED_MAX
+from jadevectordb.ports.node_calls import Asked, FoundWords, Judge, Judged, LookAtText, SearchWords, TextFigures
 from jadevectordb.query import merge
 from jadevectordb.query.hedging import Hedging
 from jadevectordb.query.plan import Match
@@ -64,6 +65,15 @@ class Score:
 
     similarity: float | None
     text: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """documents: with a term in them. tokens: their terms, repeats counted. terms: different ones, deleted rows' included."""
+
+    documents: int
+    tokens: int
+    terms: int
 
 
 class ClusterWords:
@@ -147,6 +157,14 @@ class ClusterWords:
                 scores[name] = Score(similarity, text)
         return scores
 
+    def look(self, part: int, parts: int, wanted: Wanted) -> list[TextFigures]:
+        """Figures of the text indexes, one a node asked. part, parts: as in `LookAtText`."""
+
+        def make(asked: Asked) -> LookAtText:
+            return LookAtText(asked=asked, part=part, parts=parts)
+
+        return [one.answer for one in self._reader.ask(make, wanted, None, self._reader.at_least(wanted)).answers]
+
     def _call(
         self, terms: Seq[str], options: Options, query: bytes, exclude: str, include: Include, *, explain: bool
     ) -> SearchWords:
@@ -182,6 +200,20 @@ class ClusterWords:
                 places = zip(answer.by_text, answer.text_scores, strict=True)
                 by_text.append(merge.order([(score, ids[at], rows, at) for at, score in places]))
         return Rankings(gathered, by_vector, by_text, stats, live)
+
+
+def figures_of(databases: Seq[ClusterWords], wanted: Wanted) -> Figures:
+    """What the text indexes of all shards of these databases hold, taken together.
+
+    Different terms are counted exactly: hashes of all of them come here, a part at a time.
+    """
+    counted = [one for words in databases for one in words.look(0, 0, wanted)]
+    parts = max(1, -(-max(one.terms for one in counted) * 8 // NODE_ANSWER_BYTES))
+    terms = 0
+    for part in range(parts):
+        hashes = [np.frombuffer(one.hashes, "<u8") for words in databases for one in words.look(part, parts, wanted)]
+        terms += len(np.unique(np.concatenate(hashes)))
+    return Figures(sum(one.documents for one in counted), sum(one.tokens for one in counted), terms)
 
 
 class _Remembered:

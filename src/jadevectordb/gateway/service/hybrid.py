@@ -8,14 +8,17 @@ The vector score and the BM25 score of a result are exact, also where one rankin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy.typing as npt
 
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.embedded.database import Database
 from jadevectordb.gateway.embedded.hits import Hit, Item, Unpacker
-from jadevectordb.gateway.service.handles import AnyDatabase, on_one_node
+from jadevectordb.gateway.service.cluster_hybrid import ClusterHybrid
+from jadevectordb.gateway.service.handles import AnyDatabase
 from jadevectordb.gateway.service.rerank import analyzer_of
 from jadevectordb.gateway.service.text_ranking import Place, TextHit, TextRanking
 from jadevectordb.index.space import VectorSpace
@@ -27,6 +30,7 @@ from jadevectordb.query import executor
 from jadevectordb.query.fusion import RRF_K, reciprocal_rank_fusion, weighted_fusion
 from jadevectordb.query.plan import Match, SearchRequest
 
+_PLAINLY: Mapping[str, Any] = {}
 LINEAR = "linear"
 RRF = "rrf"
 FUSIONS = {
@@ -50,7 +54,7 @@ class HybridHit:
 
 def hybrid_search(
     database: AnyDatabase,
-    documents: Database | None,
+    documents: AnyDatabase | None,
     *,
     vector: npt.ArrayLike | None,
     text: str | None,
@@ -60,18 +64,25 @@ def hybrid_search(
     alpha: float = 0.7,
     rrf_k: int = RRF_K,
     recall: float = 0.95,
+    reading: Mapping[str, Any] = _PLAINLY,
 ) -> list[HybridHit]:
     """The k best, best first, equal scores by id. documents: the database of texts without vectors, when there is one.
 
-    vector or text may be None: then the other ranking decides alone. Raises INVALID_ARGUMENT and what searching raises.
+    vector or text may be None: then the other ranking decides alone. reading: of a cluster's database, from `sessions`.
+    Raises INVALID_ARGUMENT and what searching raises.
     """
     _check(vector, text, fusion, alpha, rrf_k)
-    if text is None and isinstance(database, ClusterDatabase):
-        return _of_vectors(database.search(vector, k=k, filter=node, recall=recall), fusion, rrf_k)
-    database = on_one_node(database, "searching by words")
+    depth = min(max(k, FUSION_DEPTH_MIN), K_MAX)
+    if isinstance(database, ClusterDatabase):
+        assert documents is None or isinstance(documents, ClusterDatabase)
+        if text is None:
+            hits = database.search(vector, k=k, filter=node, recall=recall, **reading)
+            return _of_vectors(hits, fusion, rrf_k)
+        search = ClusterHybrid(database, documents, vector, text, node, recall, database.wanted(**reading))
+        return _of_cluster(search, depth, k, fusion, alpha, rrf_k)
+    assert documents is None or isinstance(documents, Database)
     opened = database._now()
     view, space = opened.view, opened.space
-    depth = min(max(k, FUSION_DEPTH_MIN), K_MAX)
     query = None if vector is None else space.prepare_query(vector)
     by_vector: list[Match] = []
     if query is not None:
@@ -86,12 +97,36 @@ def hybrid_search(
     # Public scores, which clients can check: internal similarities of euclidean distance are on another scale
     vector_list = [(m[1], space.public_score(m[0])) for m in by_vector]
     text_list = [(hit.id, hit.score) for hit in by_text]
-    by_place = fusion == RRF
-    lists = [vector_list, text_list]
-    fused = reciprocal_rank_fusion(lists, rrf_k) if by_place else weighted_fusion(vector_list, text_list, alpha)
+    fused = _fused(vector_list, text_list, fusion, alpha, rrf_k)
     places: dict[str, Place | None] = {hit.id: hit.where for hit in by_text}
     places |= {m[1]: (m[2], m[3]) for m in by_vector}
     return _complete(fused[:k], places, query, space, dict(vector_list), dict(text_list), ranking, opened.unpacker)
+
+
+def _fused(
+    vector_list: list[tuple[str, float]], text_list: list[tuple[str, float]], fusion: str, alpha: float, rrf_k: int
+) -> list[tuple[str, float]]:
+    if fusion == RRF:
+        return reciprocal_rank_fusion([vector_list, text_list], rrf_k)
+    return weighted_fusion(vector_list, text_list, alpha)
+
+
+def _of_cluster(search: ClusterHybrid, depth: int, k: int, fusion: str, alpha: float, rrf_k: int) -> list[HybridHit]:
+    ranked = search.rank(depth)
+    fused = _fused(ranked.by_vector, ranked.by_text, fusion, alpha, rrf_k)[:k]
+    by_vector, by_text = dict(ranked.by_vector), dict(ranked.by_text)
+    without_vector = [name for name, _ in fused if search.vector is not None and name not in by_vector]
+    vector_scores, text_scores = search.scores_of(without_vector, [name for name, _ in fused if name not in by_text])
+    return [
+        HybridHit(
+            id=name,
+            score=score,
+            vector_score=by_vector.get(name, vector_scores.get(name)),
+            bm25_score=by_text.get(name, text_scores.get(name, 0.0)),
+            item=ranked.items.get(name),
+        )
+        for name, score in fused
+    ]
 
 
 def _of_vectors(hits: list[Hit], fusion: str, rrf_k: int) -> list[HybridHit]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.service.handles import AnyDatabase
 from jadevectordb.gateway.service.hybrid import RRF, HybridHit, hybrid_search
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filter_eval import resolve, scalars
@@ -174,7 +174,7 @@ def _rerank(
     return hits, result.model, result.latency_ms
 
 
-def texts_of(hits: list[HybridHit], field: str, documents: Database | None) -> list[str]:
+def texts_of(hits: list[HybridHit], field: str, documents: AnyDatabase | None) -> list[str]:
     """The text each hit is judged by: that of the metadata field, else the one given for its id, else ""."""
     texts = ["" if hit.item is None else _text_in(hit.item.metadata, field) for hit in hits]
     if documents is not None:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from jadevectordb.gateway.service import lexical_rerank
+from jadevectordb.gateway.service.records import Records
 from jadevectordb.index.text import Analyzer, TextConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import RERANK_BATCH_MAX, RERANK_DOCUMENTS_MAX
@@ -67,24 +68,26 @@ class RerankResult(msgspec.Struct, frozen=True):
 
 
 class Rerank:
-    """Thread-safe. cross_encoders: those configured, by name, each with what loads it at its first use."""
+    """Thread-safe. cross_encoders: those configured, by name, each with what loads it at its first use.
+
+    is_shared: other nodes change configurations in this metadata store too.
+    """
 
     def __init__(
         self,
         metadata: MetadataStore,
         cross_encoders: Mapping[str, Callable[[], CrossEncoder]],
         clock: Clock,
+        *,
+        is_shared: bool = False,
     ) -> None:
-        self._metadata = metadata
+        self._configs: Records[RerankConfig] = Records(metadata, _PREFIX, RerankConfig, is_shared=is_shared)
         self._clock = clock
         self._loaders = dict(cross_encoders)
         self._loaded: dict[str, CrossEncoder] = {}
         self._loading = threading.Lock()
         self._lock = threading.Lock()
-        self._configs: dict[str, RerankConfig] = {}  # one for each database that set one
         self._stats: dict[str, RerankStats] = {}
-        for key, record in metadata.list(_PREFIX).items():
-            self._configs[key.removeprefix(_PREFIX)] = msgspec.json.decode(record.value, type=RerankConfig)
 
     @property
     def models(self) -> list[str]:
@@ -107,7 +110,7 @@ class Rerank:
     # Configuration of a database
 
     def config(self, database: str) -> RerankConfig:
-        return self._configs.get(database, RerankConfig())
+        return self._configs.get(database) or RerankConfig()
 
     def configure(self, database: str, changes: Mapping[str, Any]) -> RerankConfig:
         """Change some of it (fields of RerankConfig); in force at once and kept. Raises INVALID_ARGUMENT."""
@@ -123,14 +126,10 @@ class Rerank:
             if not -1e9 <= config.score_threshold <= 1e9:
                 raise _invalid(f"scoreThreshold must be a finite number, got {config.score_threshold}.")
             config = msgspec.structs.replace(config, model=self.model_named(config.model))
-            key = _PREFIX + database
-            stored = self._metadata.get(key)
-            revision = 0 if stored is None else stored.revision
-            if self._metadata.compare_and_set(key, msgspec.json.encode(config), revision) is None:
+            if not self._configs.put(database, config):
                 raise JadeError(
                     ErrorCode.CONFLICT, "The re-ranking configuration was changed at this moment: try again."
                 )
-            self._configs = {**self._configs, database: config}
             return config
 
     def statistics(self, database: str) -> RerankStats:
@@ -141,11 +140,8 @@ class Rerank:
     def forget(self, database: str) -> None:
         """A database was dropped."""
         with self._lock:
-            self._configs = {name: config for name, config in self._configs.items() if name != database}
             self._stats.pop(database, None)
-            stored = self._metadata.get(_PREFIX + database)
-            if stored is not None:
-                self._metadata.compare_and_set(_PREFIX + database, None, stored.revision)
+        self._configs.remove(database)
 
     # Re-ranking
 
