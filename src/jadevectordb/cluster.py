@@ -37,6 +37,7 @@ from jadevectordb.control.liveness import Liveness
 from jadevectordb.control.loop import MasterLoop, MasterSettings
 from jadevectordb.control.mirror import ClusterMirror as NodeMirror
 from jadevectordb.gateway.cluster.answering import ShardAnswerer
+from jadevectordb.gateway.cluster.clocks import ClusterClocks
 from jadevectordb.gateway.cluster.clustered_view import ClusteredView
 from jadevectordb.gateway.cluster.facts import ClusterFacts
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
@@ -203,6 +204,7 @@ class ClusterNode:
             self._observed.start()
             self._closers.callback(self._observed.close)
             self.mirror = ClusterMirror(self._observed, clock)
+            self.clocks = ClusterClocks(self.mirror, clock)
             self._open_replicas()
             self._open_control()
             self.store = self._open_store()
@@ -310,6 +312,10 @@ class ClusterNode:
             return
         logger.warning("node %s was drained and is no part of the cluster any more: it can be stopped", self.node)
         threading.Thread(target=self.elector.stop, name="jade-removed", daemon=True).start()
+
+    def is_master(self) -> bool:
+        """At this moment: whoever does what one node alone shall do asks again and again."""
+        return self.elector.term() is not None
 
     def _leave(self) -> None:
         self.agent.leave()

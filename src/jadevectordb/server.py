@@ -152,7 +152,8 @@ class Server:
         self._closers.append(alerts.close)
         lifecycle = Lifecycle(
             catalog.every, metadata, clock, FileArchive(data / "archive"), sweep_s=settings.retention.sweep_s,
-            deleted=bm25.forget_vectors,
+            deleted=bm25.forget_vectors, clocks=None if self.cluster is None else self.cluster.clocks,
+            is_enforcer=(lambda: True) if self.cluster is None else self.cluster.is_master,
         )  # fmt: skip
         self._closers.append(lifecycle.close)
         telemetry = Telemetry(

@@ -173,7 +173,6 @@ def test_what_is_wrong_is_refused_as_on_one_node(anywhere: ClusterDatabase, alon
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda db: db.verify(),
         lambda db: db.upsert(IDS[:50], VECTORS[:50], atomic=True),
         lambda db: db.delete(filter={"n": 1}, atomic=True),
     ],

@@ -163,6 +163,14 @@ class Items(msgspec.Struct, array_like=True, kw_only=True):
     watermarks: list[tuple[int, int]] = []
 
 
+class Aged(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Up to `limit` live vectors of the one shard asked whose version is at most `up_to`; answered with `Items`, vectors included."""
+
+    asked: Asked
+    up_to: int
+    limit: int
+
+
 class Count(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     asked: Asked
     filter: bytes = b""
@@ -196,10 +204,13 @@ class Applied(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Figures of each shard asked, as JSON of `Database.stats` (b"stats"), or digests (b"digest")."""
+    """Figures of each shard asked, as JSON of `Database.stats` ("stats"), or digests ("digest").
+
+    "verify": every file of each is read and compared with its checksum; the answer says of each which is damaged, "" when none is.
+    """
 
     asked: Asked
-    what: Literal["stats", "digest"]
+    what: Literal["stats", "digest", "verify"]
 
 
 class Looked(msgspec.Struct, array_like=True, kw_only=True):
@@ -292,11 +303,11 @@ class Failure(msgspec.Struct, array_like=True, kw_only=True):
 # Numbers are on the wire: never reuse one.
 CALLS: dict[int, type[msgspec.Struct]] = {
     1: Ping, 2: Search, 3: Get, 4: Scroll, 5: Count, 6: AwaitApplied, 7: Look,
-    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge, 13: CheckSchema, 14: LookAtText,
+    8: SnapshotBegin, 9: SnapshotRead, 10: SnapshotEnd, 11: SearchWords, 12: Judge, 13: Aged, 14: CheckSchema, 15: LookAtText,
 }  # fmt: skip
 NUMBERS: dict[type[msgspec.Struct], int] = {kind: number for number, kind in CALLS.items()}
 ANSWERS: dict[type[msgspec.Struct], type[msgspec.Struct] | None] = {
     Ping: Pong, Search: Found, Get: Items, Scroll: Items, Count: Counted, AwaitApplied: Applied, Look: Looked,
     SnapshotBegin: SnapshotOffer, SnapshotRead: None, SnapshotEnd: None, SearchWords: FoundWords, Judge: Judged,
-    CheckSchema: Counted, LookAtText: TextFigures,
+    Aged: Items, CheckSchema: Counted, LookAtText: TextFigures,
 }  # fmt: skip

@@ -29,6 +29,7 @@ from jadevectordb.node.hosted_shard import HostedShard
 from jadevectordb.node.hosting import Hosting, Place
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.node_calls import (
+    Aged,
     Applied,
     Asked,
     AwaitApplied,
@@ -49,7 +50,7 @@ from jadevectordb.ports.node_calls import (
 )
 
 Reply: TypeAlias = Callable[[Any, Exception | None], None]
-AboutShards: TypeAlias = Search | SearchWords | Judge | Get | Scroll | Count | CheckSchema | LookAtText | Look
+AboutShards: TypeAlias = Search | SearchWords | Judge | Get | Scroll | Aged | Count | CheckSchema | LookAtText | Look
 _FILTERED_COST = 2.0  # a filter may cost as much again
 _GET_INLINE_MAX = 32  # ids
 
@@ -87,6 +88,7 @@ class ShardAnswerer:
                     | Judge()
                     | Get()
                     | Scroll()
+                    | Aged()
                     | Count()
                     | CheckSchema()
                     | LookAtText()
@@ -334,6 +336,8 @@ class _Answering:
                     return asking.scroll(held, call, check)
                 case Count() as call:
                     return asking.count(held, call, check)
+                case Aged() as call:
+                    return asking.aged(held, call, check)
                 case CheckSchema() as call:
                     return asking.check_schema(held, call, check)
                 case LookAtText() as call:

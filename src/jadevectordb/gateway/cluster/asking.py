@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
-from typing import Any
+from itertools import islice
+from typing import Any, Literal, assert_never
 
 import msgspec
 import numpy as np
@@ -25,8 +26,22 @@ from jadevectordb.model.filters import Filter
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 from jadevectordb.model.schema import parse_schema
-from jadevectordb.ports.node_calls import CheckSchema, Count, Counted, Found, Get, Items, Look, Looked, Scroll, Search
+from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.ports.node_calls import (
+    Aged,
+    CheckSchema,
+    Count,
+    Counted,
+    Found,
+    Get,
+    Items,
+    Look,
+    Looked,
+    Scroll,
+    Search,
+)
 from jadevectordb.query import executor, merge, scan
+from jadevectordb.query.aged import written_up_to
 from jadevectordb.query.plan import Explanation, Match, SearchRequest
 from jadevectordb.query.schema_check import check_stored
 from jadevectordb.shard.view import DatabaseView, ShardView
@@ -177,14 +192,45 @@ def check_schema(held: Held, call: CheckSchema, check_wanted: CheckWanted) -> Co
     return Counted(count=held.view.live, watermarks=held.watermarks)
 
 
+def aged(held: Held, call: Aged, check_wanted: CheckWanted) -> Items:
+    check_wanted()
+    found = islice(written_up_to(held.view, [call.up_to] * len(held.views)), count_of(call.limit, "limit"))
+    unpacker = held.one.unpacker
+    items = [Item(reader.id_of(row), reader, row, unpacker) for reader, row in found]
+    return _items(held, items, vectors=True)
+
+
 def look(held: Held, call: Look, check_wanted: CheckWanted) -> Looked:
     by_shard = []
     for shard, opening in zip(held.shards, held.openings, strict=True):
         check_wanted()
         database = opening.database
-        value = stats_of(database) if call.what == "stats" else database.replicas[0].digest()
-        by_shard.append((shard, msgspec.json.encode(value)))
+        by_shard.append((shard, msgspec.json.encode(_seen(database, call.what))))
     return Looked(by_shard=by_shard)
+
+
+def _seen(database: OpenDatabase, what: Literal["stats", "digest", "verify"]) -> object:
+    match what:
+        case "stats":
+            return stats_of(database)
+        case "digest":
+            return database.replicas[0].digest()
+        case "verify":
+            return _damage_in(database)
+        case unknown:
+            assert_never(unknown)
+
+
+def _damage_in(database: OpenDatabase) -> str:
+    """An answer, not an error: an asker would go elsewhere with it. Who hosts the replica sees `damage`, and replaces it."""
+    try:
+        database.verify()
+    except JadeError as error:
+        if error.code is not ErrorCode.CORRUPT:
+            raise
+        database.damage = error
+        return error.message
+    return ""
 
 
 def _items(held: Held, found: list[Item], *, vectors: bool) -> Items:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
-from typing import Any, Never, overload
+from typing import Any, overload
 
 import msgspec
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted
 from jadevectordb.gateway.cluster.searching import ClusterSearches, not_yet
 from jadevectordb.gateway.cluster.text_searching import TextSearches
+from jadevectordb.gateway.cluster.verifying import ReplicaCheck, check_replicas, raise_unsound
 from jadevectordb.gateway.cluster.words import ClusterWords
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
@@ -56,6 +57,7 @@ class ClusterDatabase:
         self, placed: PlacedDatabase, mirror: ClusterMirror, reader: ClusterReader, writer: ClusterWriter
     ) -> None:
         self.placed = placed
+        self._mirror = mirror
         self._reader = reader
         self._writer = writer
         self._searches = ClusterSearches(placed, reader)
@@ -369,6 +371,10 @@ class ClusterDatabase:
         """What keeps shards from being read, as far as this node knows, "" when nothing does. Asks nobody."""
         return "closed" if self._closed.is_set() else self._looks.trouble()
 
+    def written_up_to(self, shard: int, mark: int, limit: int, seen: Mapping[int, int]) -> list[Item]:
+        """Up to `limit` vectors of a shard whose version, the sequence that wrote them last, is at most the mark."""
+        return self._reader.aged(shard, mark, limit, self._wanted("session", seen, READ_S_MAX))
+
     def background_trouble(self) -> JadeError | None:
         """As `trouble`, for alerts."""
         self._check_open()
@@ -412,11 +418,17 @@ class ClusterDatabase:
         """Until the replicas on live nodes have applied these and have no index to build. Raises TIMEOUT."""
         self._looks.wait_settled(sequences, limit_s, self._check_open)
 
-    def verify(self) -> Never:
-        raise not_yet(
-            "reading all files of all replicas on demand (each node verifies its files when it opens them, and `digest` compares "
-            "contents)"
-        )
+    def verify(self) -> None:
+        """Have every replica's files read and compared with their checksums, each on its node.
+
+        Raises CORRUPT when some are damaged, UNAVAILABLE when some could not be read; `details["replicas"]` names them.
+        """
+        raise_unsound(self.name, self.verify_replicas())
+
+    def verify_replicas(self) -> list[ReplicaCheck]:
+        """As `verify`, what was found of each replica, by shard and node."""
+        self._check_open()
+        return check_replicas(self.placed, self._mirror, self._reader, self._check_open)
 
     def digest(self) -> list[str]:
         """A fingerprint of each shard's contents, of one replica each."""

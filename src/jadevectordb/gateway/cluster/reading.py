@@ -20,11 +20,13 @@ from jadevectordb.gateway.cluster.rows import Fetched, FetchedRows, unpacker_of
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.embedded.stats import Stats
 from jadevectordb.model import filters
+from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import LOOK_WORKER_S_MAX, NODE_ANSWER_BYTES, READ_S_MAX, READ_WORKER_S_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.schema import Schema
 from jadevectordb.ports.node_calls import (
+    Aged,
     Asked,
     CheckSchema,
     Count,
@@ -241,6 +243,15 @@ class ClusterReader:
     def _items(self, rows: FetchedRows) -> list[Item]:
         return [Item(rows.id_of(row), rows, row, self._unpacker) for row in range(rows.row_count)]
 
+    def aged(self, shard: int, up_to: int, limit: int, wanted: Wanted) -> list[Item]:
+        """Some vectors of this shard whose version is at most `up_to`, with their vectors."""
+
+        def make(asked: Asked) -> Aged:
+            return Aged(asked=asked, up_to=up_to, limit=min(limit, self._vector_rows))
+
+        answers = self._ask((shard,), make, wanted, None).answers
+        return [item for one in answers for item in self._items(self.rows_of(one.answer))]
+
     def count(self, node: Filter | None, wanted: Wanted) -> int:
         condition = b"" if node is None else filters.to_json(node)
 
@@ -272,6 +283,23 @@ class ClusterReader:
         for place, gathered in zip(places, self._fan_out.ask_all(questions), strict=True):
             for one in gathered.answers:
                 found[place] = msgspec.json.decode(one.answer.by_shard[0][1], type=Stats)
+        return found
+
+    def verify_each(
+        self, replicas: Iterable[tuple[str, int]], timeout_s: float
+    ) -> dict[tuple[str, int], str | JadeError]:
+        """Have these replicas, (node, shard), read all their files: the damage found, "" for none, or why there is no answer."""
+        places, wanted = list(replicas), Wanted(ReadLevel.EVENTUAL, timeout_s=timeout_s)
+        questions = [
+            self._question((shard,), _look_call("verify"), wanted, None, _NO_SEQUENCES, only=node, worker_s=timeout_s)
+            for node, shard in places
+        ]
+        found: dict[tuple[str, int], str | JadeError] = {}
+        for place, gathered in zip(places, self._fan_out.ask_all(questions), strict=True):
+            if gathered.answers:
+                found[place] = msgspec.json.decode(gathered.answers[0].answer.by_shard[0][1], type=str)
+            else:
+                found[place] = gathered.error or gathered.missing[place[1]]
         return found
 
     def digests(self, wanted: Wanted) -> list[str]:
@@ -353,7 +381,7 @@ def _get_call(ids: tuple[str, ...], vectors: bool) -> Callable[[Asked], msgspec.
     return lambda asked: Get(asked=asked, ids=ids, vectors=vectors)
 
 
-def _look_call(what: Literal["stats", "digest"]) -> Callable[[Asked], msgspec.Struct]:
+def _look_call(what: Literal["stats", "digest", "verify"]) -> Callable[[Asked], msgspec.Struct]:
     return lambda asked: Look(asked=asked, what=what)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from jadevectordb.gateway.rest.http import Request, Response, Route, iso, reply
 from jadevectordb.gateway.rest.v1.databases import number
 from jadevectordb.gateway.rest.v1.search import flag
-from jadevectordb.gateway.service.handles import on_one_node
 from jadevectordb.gateway.service.lifecycle import AGE_DAYS_MAX, Retention
 from jadevectordb.gateway.service.services import Services
 
@@ -26,7 +25,6 @@ _NAMES = {"archive": "archiveOnExpire", "delete": "deleteOnExpire", "auto_scale"
 
 
 def _set(services: Services, request: Request) -> Response:
-    on_one_node(request.entry.handle, "retention of vectors by their age")
     fields = request.fields(_ALIASES)
     changes: dict[str, Any] = {
         name: flag({shown: fields[name]}, shown, False) for name, shown in _NAMES.items() if name in fields
@@ -56,7 +54,7 @@ def _shown(services: Services, request: Request, retention: Retention) -> dict[s
         "lastRunAt": iso(retention.last_run_ms or None),
         "nextRunAt": iso(services.lifecycle.next_run_ms),
         "lastError": retention.trouble,
-        "note": "autoScale has no effect on one node." if policy.auto_scale else "",
+        "note": "autoScale has no effect." if policy.auto_scale else "",
     }
 
 

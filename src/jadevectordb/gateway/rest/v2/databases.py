@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from jadevectordb.gateway.access.accounts import Account
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, iso, reply
 from jadevectordb.gateway.service.catalog import GRANT_RIGHTS, Entry
 from jadevectordb.gateway.service.services import Services
@@ -76,6 +77,22 @@ class DroppedAnswer(msgspec.Struct):
 
 class WaitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(ge=0, le=_WAIT_S_MAX)] = 60.0
+
+
+class ReplicaChecked(msgspec.Struct, frozen=True):
+    """node: "" on a single node. damage, unread: "" when there is nothing to say."""
+
+    shard: int | None
+    node: str
+    damage: str
+    unread: str
+
+
+class VerifiedAnswer(msgspec.Struct, frozen=True):
+    """replicas: of a cluster all; of a single node the damage that was found first, if any."""
+
+    sound: bool
+    replicas: list[ReplicaChecked]
 
 
 class GrantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,6 +196,21 @@ def _wait_indexed(services: Services, request: Request) -> Response:
     return reply({"indexed": True})
 
 
+def _verify(services: Services, request: Request) -> Response:
+    handle = request.entry.handle
+    if isinstance(handle, ClusterDatabase):
+        checked = [ReplicaChecked(one.shard, one.node, one.damage, one.unread) for one in handle.verify_replicas()]
+    else:
+        checked = []
+        try:
+            handle.verify()
+        except JadeError as error:
+            if error.code is not ErrorCode.CORRUPT:
+                raise
+            checked.append(ReplicaChecked(None, "", error.message, ""))
+    return reply(VerifiedAnswer(not any(one.damage or one.unread for one in checked), checked))
+
+
 def _compact(services: Services, request: Request) -> Response:
     request.entry.handle.compact(request.json(WaitBody).timeout_s)
     return reply({"compacted": True})
@@ -269,6 +301,14 @@ ROUTES = (
         summary="Merge segments, reclaim deleted rows",
         request=WaitBody,
         answer=dict[str, bool],
+    ),
+    Route(
+        "POST",
+        _DB + "/verify",
+        "database.compact",
+        _verify,
+        summary="Read every file and compare checksums, on every node that has it",
+        answer=VerifiedAnswer,
     ),
     Route("GET", _DB + "/grants", "grant.read", _grants, summary="Who may do what with it", answer=GrantsAnswer),
     Route(
