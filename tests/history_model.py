@@ -226,8 +226,7 @@ class Model:
             seen.append(Seen(vector_id, value, None if value is None else version))
             client.known[vector_id] = 0 if value is None else version
         self._recorder.ok(op, sequences=at, seen=seen)
-        if level is not Level.EVENTUAL:
-            _merge(client.token, at)
+        _merge(client.token, at)
 
     def _search(self, client: Client) -> Iterator[None]:
         level = self._random.choice([Level.STRONG, Level.SESSION, Level.EVENTUAL])
@@ -246,8 +245,7 @@ class Model:
                 hits.append(Seen(vector_id, value, version, similarity(Metric.COSINE, prepared, row)))
         hits.sort(key=lambda hit: (-(hit.score or 0.0), hit.id))
         self._recorder.ok(op, sequences=at, seen=hits[:3])
-        if level is not Level.EVENTUAL:
-            _merge(client.token, at)
+        _merge(client.token, at)
 
     def _views(self, shards: set[int], level: Level, floors: dict[int, int]) -> dict[int, int]:
         """Where a read may stand now: at the end, at its token or later, anywhere."""

@@ -132,10 +132,7 @@ def session_backwards(evidence: Evidence, rnd: random.Random) -> Mutated:
             if writer is None or version is None:
                 continue
             known = any(
-                s.by.call.session == reader.call.session
-                and s.by.call.level in (Level.SESSION, Level.STRONG)
-                and s.by.before(reader)
-                and s.writer is writer
+                s.by.call.session == reader.call.session and s.by.before(reader) and s.writer is writer
                 for s in evidence.sightings[writer.id]
             )
             own = writer.by.call.session == reader.call.session and writer.by.before(reader) and _acknowledged(writer)

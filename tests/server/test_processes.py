@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,26 @@ def test_what_one_process_acknowledged_every_other_reads(
             case _:
                 batch = reads.call("POST", database + "/search/batch", {"vectors": [vector(i), vector(0)], "k": 1})[1]
                 assert [item["hits"][0]["id"] for item in batch["results"]] == [f"v{i}", "v0"]
+
+
+def test_reads_of_different_processes_never_go_back(server: ServerProcess, database: str, one_to_each: Each) -> None:
+    """While another connection writes: what one process showed, the next one shows too, and no token goes with it."""
+    connections = list(one_to_each(server).values())
+
+    def write() -> None:
+        writes = Connection(server)
+        for i in range(150):
+            body = {"ids": [f"v{i}"], "values": [vector(i)]}
+            assert writes.call("POST", database + "/vectors", body)[0] == 200
+        writes.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        counts: list[int] = []
+        while not writing.done():
+            counts += [reads.call("POST", database + "/count", {})[1]["count"] for reads in connections]
+        writing.result()
+    assert counts == sorted(counts) and len(set(counts)) > 10
 
 
 def test_readers_answer_themselves_like_the_writer(server: ServerProcess, database: str, one_to_each: Each) -> None:

@@ -6,6 +6,7 @@ import datetime
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,9 @@ def test_sessions_stand_for_everything_seen() -> None:
     assert merged("db~0.5,1.2", "db~0.4,2.1") == "db~0.5,1.2,2.1"
     assert merged("db~0.5", "other~0.4") == "other~0.4"
     assert merged("db~0.5", "of a newer kind") == "of a newer kind"
+    assert merged("db~0.5", "db~1." + "9" * 5000) == "db~1." + "9" * 5000  # no number: it is sent back as it came
+    wide = "db~" + ",".join(f"{shard}.1" for shard in range(4000))
+    assert merged("db~4001.1", wide) == wide  # both would be too long for a header
     mine = core()
     stats = calls().stats()
     for value in ("db_1~0.7", "a\r\nb", "x" * 40_000):
@@ -159,6 +163,32 @@ def test_sessions_stand_for_everything_seen() -> None:
     assert b"\r\nX-Jade-Session: db_1~0.7\r\n" in mine.head(stats, HERE)
     mine.remember("db_1", "")
     assert b"Session" not in mine.head(stats, HERE)
+
+
+def test_no_thread_s_session_is_lost_over_another_s() -> None:
+    """Answers that arrive at once: the session stands for all of them, and at no moment for none."""
+    mine = core()
+    stats = calls().stats()
+    mine.remember("db_1", "db_1~99.1")
+
+    def take(shard: int) -> bool:
+        always = True
+        for sequence in range(1, 300):
+            mine.take(stats, Answer(200, {"x-jade-session": f"db_1~{shard}.{sequence}"}, b'{"rows":1}'))
+            always = always and f"{shard}.{sequence}" in mine.session("db_1") and b"99.1" in mine.head(stats, HERE)
+        return always
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(take, range(4)))
+    assert sorted(mine.session("db_1").partition("~")[2].split(",")) == ["0.299", "1.299", "2.299", "3.299", "99.1"]
+
+
+def test_sessions_of_many_databases_are_bounded() -> None:
+    mine = core()
+    for number in range(3000):
+        mine.remember(f"db_{number}", f"db_{number}~0.1")
+    kept = sum(bool(mine.session(f"db_{number}")) for number in range(3000))
+    assert kept == 1024 and mine.session("db_2999")
 
 
 def test_heads() -> None:

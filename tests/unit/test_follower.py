@@ -15,10 +15,13 @@ from jadevectordb.adapters.shared_page import SharedPage
 from jadevectordb.gateway.access.operations import check
 from jadevectordb.gateway.processes import shown as shown_module
 from jadevectordb.gateway.processes.followed import FollowedDatabases
-from jadevectordb.gateway.processes.shown import EPOCH, Shown
+from jadevectordb.gateway.processes.shown import AHEAD, EPOCH, Shown
 from jadevectordb.gateway.service.catalog import DatabaseRecord, Entry
+from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.node import follower as follower_module
 from jadevectordb.node.follower import Follower
+from jadevectordb.node.open_database import OpenDatabase
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
 ROWS = np.random.default_rng(1).standard_normal((300, 4)).astype(np.float32)
@@ -98,6 +101,67 @@ def test_it_applies_no_more_than_the_writer_shows(tmp_path: Path) -> None:
     world.page.close()
 
 
+def test_it_opens_nothing_that_the_writer_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that found the old view in step may take the new one a moment later: it must not be ahead of the writer's."""
+    monkeypatch.setattr(follower_module, "FOLLOW_SHOWN_LOOKS_MAX", 2)
+    world = ShownWorld(1 << 20)
+    store, database = filled(world, tmp_path / "store")
+    end = world.position(database.config)
+    follower = Follower(database.config, store.path / database.config.folder, LogFollower, lambda: end)
+    assert follower.refresh()
+    database.upsert(["new"], ROWS[:1])
+    assert not follower.refresh()
+    assert follower.position == end and not as_database(follower).exists("new")
+    end += 1
+    assert follower.refresh() and as_database(follower).exists("new")
+    follower.close()
+    store.close()
+    world.page.close()
+
+
+def test_searches_see_more_only_after_that_was_announced(tmp_path: Path) -> None:
+    """Whoever answers for the writer has to know, before anybody can have seen it, that there is something new."""
+    told: list[tuple[str, int]] = []
+
+    class Telling(ShownWorld):
+        def open_database(self, config: DatabaseConfig, directory: Path) -> OpenDatabase:
+            opened = super().open_database(config, directory)
+            opened.progress = Told(opened, told)
+            return opened
+
+    world = Telling(1 << 20)
+    store, database = filled(world, tmp_path / "store")
+    told.clear()
+    database.upsert(["one"], ROWS[:1])
+    database.delete("one")
+    assert told == [("applying 1", 300), ("applied 1", 301), ("applying 1", 301), ("applied 1", 300)]
+    store.close()
+    world.page.close()
+
+
+class Told:
+    """Notes what searches see at each call of the progress port."""
+
+    def __init__(self, database: OpenDatabase, told: list[tuple[str, int]]) -> None:
+        self._database = database
+        self._told = told
+
+    def opened(self, position: int) -> None:
+        pass
+
+    def applying(self, entries: int) -> None:
+        self._told.append((f"applying {entries}", self._database.view.live))
+
+    def applied(self, entries: int) -> None:
+        self._told.append((f"applied {entries}", self._database.view.live))
+
+    def installed(self) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+
 def test_slots_are_used_again_and_never_taken_for_another_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +223,10 @@ def test_a_database_is_followed_from_the_first_request_on(tmp_path: Path) -> Non
         pass
     database.upsert(["new"], ROWS[:1])
     assert directory.is_ready(entry) and entry.handle.exists("new")
+    world.page.add(world.place(database.config) + AHEAD, 1)  # the writer's searches may show more at any moment
+    assert not directory.is_ready(entry)
+    world.page.add(world.place(database.config) + AHEAD, -1)
+    assert directory.is_ready(entry)
     store.alter_database("d", index="FLAT")
     assert not directory.is_ready(entry)
     world.shown.publish_if_stale()

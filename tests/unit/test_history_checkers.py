@@ -434,6 +434,36 @@ def test_a_session_goes_back_behind_a_delete(tale: Tale) -> None:
     )
 
 
+def test_a_session_goes_back_behind_what_an_eventual_read_showed(tale: Tale) -> None:
+    tale.write("k", "v1", 1)
+    tale.write("k", "v2", 2)
+    tale.read(Seen("k", "v2", 2), level=Level.EVENTUAL)
+    tale.read(Seen("k", "v1", 1), level=Level.EVENTUAL)  # is promised nothing, and takes nothing back
+    tale.read(Seen("k", "v1", 1), level=Level.SESSION)
+    found = tale.violation()
+    assert found.rule is Rule.SESSION
+    assert found.message == (
+        '"k": session b saw "k" -> "v1" (version 1) by SESSION read h:8 at 0.008 s, which is older than what was seen by EVENTUAL '
+        "read h:4 (version 2), over at 0.005 s."
+    )
+
+
+def test_that_an_eventual_read_found_nothing_tells_of_a_delete_only_where_its_place_is_known(tale: Tale) -> None:
+    """Nothing is there after the delete, and before the first write."""
+    tale.write("k", "v1", 1)
+    tale.read(Seen("k", "v1", 1), level=Level.SESSION)
+    tale.delete("k", 2)
+    tale.read(Seen("k"), level=Level.EVENTUAL)
+    tale.read(Seen("k", "v1", 1), level=Level.SESSION)
+    assert tale.report().verdict == "passed"
+    tale.read(Seen("k"), level=Level.EVENTUAL, at=0)  # served from before everything
+    tale.read(Seen("k", "v1", 1), level=Level.SESSION)
+    assert tale.report().verdict == "passed"
+    tale.read(Seen("k"), level=Level.EVENTUAL, at=2)
+    tale.read(Seen("k", "v1", 1), level=Level.SESSION)
+    assert tale.violation().message.endswith("what was seen by EVENTUAL read h:14 (absent since 2), over at 0.015 s.")
+
+
 def test_overlapping_reads_of_a_session_may_answer_in_any_order(tale: Tale) -> None:
     tale.write("k", "v1", 1)
     tale.write("k", "v2", 2)

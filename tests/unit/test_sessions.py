@@ -9,8 +9,9 @@ import pytest
 
 import jadevectordb
 from jadevectordb.gateway.service.catalog import DatabaseRecord, Entry
-from jadevectordb.gateway.service.sessions import reading, seen_in, token_of, writing
+from jadevectordb.gateway.service.sessions import reading, seen_after, seen_in, token_of, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.query.seen import SeenSequences
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,21 @@ def test_a_token_names_what_a_write_answered(entry: Entry) -> None:
     assert seen_in(f"other~0.99|{token}|{token}", entry) == result.sequences
     assert reading(token, "", entry) == {} == reading(token, "Strong", entry)
     assert token_of("d", {}) == ""
+
+
+def test_what_was_seen_only_grows_and_nothing_is_nothing() -> None:
+    seen = SeenSequences()
+    seen.raise_to([(0, 5), (1, 0), (2, 7)])  # an empty shard has nothing to see
+    seen.raise_to([(0, 4), (1, 3), (2, 8)])
+    assert seen == {0: 5, 1: 3, 2: 8}
+    assert token_of("d", seen) == "d~0.5,2.8,1.3"
+    assert token_of("d", SeenSequences()) == "" == token_of("d", None)
+
+
+def test_on_a_single_node_a_write_answers_for_itself(entry: Entry) -> None:
+    """Its reads answer nothing, so there is nothing to add up."""
+    assert seen_after("d~0.1", {1: 3}, entry) == {1: 3}
+    assert seen_after("no token at all", {1: 3}, entry) == {1: 3}
 
 
 def test_a_single_node_that_is_behind_says_so(entry: Entry) -> None:

@@ -5,6 +5,7 @@ No socket, no clock and no thread: the shells (`sync`, `aio`) bring bytes, times
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ URL_VARIABLE = "JADEVECTORDB_URL"
 KEY_VARIABLE = "JADEVECTORDB_API_KEY"
 _SESSION_HEADER = "x-jade-session"
 _SESSION_LENGTH_MAX = 32_000
+_SEQUENCE_LENGTH_MAX = 19  # digits: beyond 64 bits there is none
 _SESSIONS_MAX = 1024  # databases whose sessions are remembered
 _CLUSTER_PAUSE_S_MAX = 1.0
 
@@ -158,7 +160,7 @@ _signed_in = read_as(SignedIn)
 
 
 class Core:
-    """Shared by all threads of a client: what changes (token, sessions) changes by single assignments."""
+    """Shared by all threads of a client: the token changes by single assignments, sessions under a lock."""
 
     def __init__(
         self, nodes: Nodes, credentials: Credentials, timeouts: Timeouts, retries: Retries, connections_max: int
@@ -171,6 +173,7 @@ class Core:
         self.retries = retries
         self.connections_max = connections_max
         self._sessions: dict[str, str] = {}
+        self._remembering = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -205,12 +208,17 @@ class Core:
 
     def remember(self, database: str, session: str) -> None:
         """What could not stand in a header, or is too long, is no session. "" forgets."""
+        sessions = self._sessions
         if not session:
-            self._sessions.pop(database, None)
+            with self._remembering:
+                sessions.pop(database, None)
+        elif session == sessions.get(database):
+            pass  # most reads, while nobody writes
         elif len(session) <= _SESSION_LENGTH_MAX and session.isascii() and session.isprintable():
-            if database not in self._sessions and len(self._sessions) >= _SESSIONS_MAX:
-                self._sessions.clear()
-            self._sessions[database] = merged(self._sessions.get(database, ""), session)
+            with self._remembering:  # another thread's answer must not be forgotten over this one
+                if database not in sessions and len(sessions) >= _SESSIONS_MAX:
+                    del sessions[next(iter(sessions))]
+                sessions[database] = merged(sessions.get(database, ""), session)
 
     def session(self, database: str) -> str:
         return self._sessions.get(database, "")
@@ -225,23 +233,27 @@ class Core:
 
 
 def merged(old: str, new: str) -> str:
-    """A session that stands for what both have seen: answers of writes that ran at once come in any order.
+    """A session that stands for what both have seen: answers to calls that ran at once come in any order.
 
-    A session is `DATABASE~SHARD.SEQUENCE,...`; in any other form the new one counts.
+    A session is `DATABASE~SHARD.SEQUENCE,...`; in any other form, and of another database (one dropped and made again under its
+    name), the new one counts.
     """
     if not old or old == new:
         return new
     name, _, pairs = new.partition("~")
     name_before, _, pairs_before = old.partition("~")
-    marks: dict[str, int] = {}
     if name != name_before:
         return new
+    marks: dict[str, int] = {}
     for pair in (*pairs_before.split(","), *pairs.split(",")):
         shard, _, sequence = pair.partition(".")
-        if not sequence.isdigit():
+        if not sequence.isdigit() or len(sequence) > _SEQUENCE_LENGTH_MAX:
             return new
-        marks[shard] = max(marks.get(shard, 0), int(sequence))
-    return f"{name}~{','.join(f'{shard}.{sequence}' for shard, sequence in marks.items())}"
+        number = int(sequence)
+        if number > marks.get(shard, -1):
+            marks[shard] = number
+    both = f"{name}~{','.join([f'{shard}.{sequence}' for shard, sequence in marks.items()])}"
+    return both if len(both) <= _SESSION_LENGTH_MAX else new
 
 
 def settings_of(

@@ -278,8 +278,8 @@ class Database:
 
     @property
     def session(self) -> str:
-        """A text that stands for every write this client has seen. Another client that is given it sees them too: its reads fail
-        with UNAVAILABLE rather than answer from before.
+        """A text that stands for all that this client wrote or was shown; "" when the server needs none. Another client that is given
+        it sees no less: its reads fail with UNAVAILABLE rather than answer from before. Setting "" forgets.
         """
         return self._client._core.session(self.id)
 

@@ -173,6 +173,7 @@ STORE_ATTEMPTS_MAX = 16  # how often a change of a record is tried again when so
 GRANTS_MAX = 1000  # users a database is granted to
 
 FOLLOW_OPEN_ATTEMPTS_MAX = 100  # how often a folder that another process changes is opened anew before that is an error
+FOLLOW_SHOWN_LOOKS_MAX = 500  # 2 ms apart, whether the writer shows what was read from its log
 FOLLOW_INLINE_BYTES_MAX = 256 << 10  # of log that a request waits for to be applied; beyond it another process answers
 FOLLOWED_DATABASES_MAX = 65_536  # that reading processes can follow at once
 REPORTS_WAITING_MAX = 200_000  # events that a reading process has not told yet; beyond it they are dropped and counted

@@ -22,7 +22,7 @@ from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.disk_errors import disk_error
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import Sequence, ShardId
-from jadevectordb.model.limits import FOLLOW_INLINE_BYTES_MAX, FOLLOW_OPEN_ATTEMPTS_MAX
+from jadevectordb.model.limits import FOLLOW_INLINE_BYTES_MAX, FOLLOW_OPEN_ATTEMPTS_MAX, FOLLOW_SHOWN_LOOKS_MAX
 from jadevectordb.node.readable import ReadableDatabase, shard_folder
 from jadevectordb.ports.log import FollowedLog
 from jadevectordb.segment.sealed import SealedSegment
@@ -34,6 +34,7 @@ from jadevectordb.shard.view import DatabaseView, Part, ShardView
 
 OpenLog: TypeAlias = Callable[[Path, Mapping[ShardId, Sequence]], FollowedLog]
 _ALL = 1 << 62  # entries
+_LOOK_S = 0.002  # between looks at how far the writer is
 _Segments = dict[tuple[ShardId, str], SealedSegment]
 
 
@@ -58,19 +59,20 @@ class Follower(ReadableDatabase):
         self._closed = False
         self.position = -1  # of `view`; -1 until it was opened
 
-    def refresh(self) -> None:
-        """Open the newest checkpoint, apply the log after it, and go over to that.
+    def refresh(self) -> bool:
+        """Open the newest checkpoint, apply the log after it, and go over to that. False: the writer did not show as much in time.
 
-        Raises CORRUPT or IO_ERROR when the folder can't be read; what was read before stays.
+        Raises CORRUPT or IO_ERROR when the folder can't be read. What was read before stays in both cases.
         """
         with self._refreshing:
             with self._lock:
                 known = {} if self._copy is None else self._copy.segments
             copy = self._opened(known)
+            shown = self._await_writer(copy.position)
             with self._lock:
-                if self._closed:
+                if self._closed or not shown:
                     copy.close()
-                    return
+                    return False
                 try:
                     copy.catch_up(
                         self._written()
@@ -82,6 +84,20 @@ class Follower(ReadableDatabase):
                 self._publish(copy)
             if before is not None:
                 before.close()
+            return True
+
+    def _await_writer(self, position: int) -> bool:
+        """Whether the writer's own searches see as much: what was read to the log's end may be ahead of them, mostly for less than a
+        millisecond. A request that found the old view in step may take up the new one at any moment.
+        """
+        pause = threading.Event()
+        for _ in range(FOLLOW_SHOWN_LOOKS_MAX):
+            if position <= self._written():
+                return True
+            if self._closed:
+                break
+            pause.wait(_LOOK_S)
+        return False
 
     def _opened(self, known: _Segments) -> _Copy:
         """A new copy, at the end of the log. Tried again while the writer replaces files in front of it."""

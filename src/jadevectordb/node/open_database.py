@@ -124,6 +124,7 @@ class OpenDatabase(ReadableDatabase):
                 # The frame is durable and can't be applied: only a sound copy of the files can go on
                 self._set_damage(error)
                 raise
+            self.progress.applying(len(frame))
             self._publish_now()
         self.progress.applied(len(frame))
         if froze:

@@ -76,6 +76,9 @@ class Watermark:
         with self._lock:
             self._position = position
 
+    def applying(self, entries: int) -> None:
+        pass  # an answer says itself what it was computed at
+
     def applied(self, entries: int) -> None:
         reached: list[OnApplied] = []
         with self._lock:

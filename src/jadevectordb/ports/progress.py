@@ -10,10 +10,14 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Of one database; calls of `applied` come one at a time. Nothing here may raise or wait."""
+    """Of one database; calls of `applying` and `applied` come in turn. Nothing here may raise or wait."""
 
     def opened(self, position: int) -> None:
         """The folder is open for writing and its state stands at this position."""
+        ...
+
+    def applying(self, entries: int) -> None:
+        """So many more entries are about to be seen by searches: until `applied`, nobody can say whether they were seen already."""
         ...
 
     def applied(self, entries: int) -> None:
@@ -33,6 +37,9 @@ class _Unwatched:
     """Nobody follows."""
 
     def opened(self, position: int) -> None:
+        pass
+
+    def applying(self, entries: int) -> None:
         pass
 
     def applied(self, entries: int) -> None:

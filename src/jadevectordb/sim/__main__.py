@@ -43,7 +43,7 @@ def _tell(outcome: Outcome, *, everything: bool) -> None:
     _say(
         f"seed {outcome.seed}: {'violated' if outcome.violations else 'passed'}, {outcome.report.operations} operations, "
         f"{outcome.virtual_s:.0f} s simulated, whole again after {outcome.healed_s:.1f} s, {outcome.steps} events, "
-        f"{outcome.went_back} reads behind earlier ones, {len(outcome.report.undecided)} ids undecided, {outcome.fingerprint}"
+        f"{len(outcome.report.undecided)} ids undecided, {outcome.fingerprint}"
     )
 
 

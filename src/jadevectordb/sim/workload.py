@@ -8,7 +8,7 @@ request is sometimes sent again, elsewhere, under the same request id.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.metric import Metric
+from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.sim.checkers import Vectors
@@ -51,6 +52,19 @@ def lost(sent: bool) -> JadeError:
     return JadeError(ErrorCode.UNAVAILABLE, "The node did not answer.", details=details)
 
 
+class Served(SeenSequences):
+    """What a session has seen, which also keeps where each shard of one answer was read. at: by shard."""
+
+    def __init__(self, token: Mapping[int, int]) -> None:
+        super().__init__(token)
+        self.at: dict[int, int] = {}
+
+    def raise_to(self, positions: Iterable[tuple[int, int]]) -> None:
+        told = dict(positions)
+        self.at.update(told)
+        super().raise_to(told.items())
+
+
 class SimClient:
     """One client with a session. nodes: those that run now."""
 
@@ -76,7 +90,7 @@ class SimClient:
         self._shards = shards
         self._ids = ids
         self._rng = random.Random(loop.random.random())
-        self._token: dict[int, int] = {}
+        self._token = SeenSequences()
         self._known: dict[str, int] = {}
         self._written = 0
         self.busy = False
@@ -151,22 +165,21 @@ class SimClient:
             else:
                 self._recorder.raised(op, error)
             return
-        if level is not Level.EVENTUAL:
-            for shard, sequence in result.sequences.items():
-                self._token[shard] = max(sequence, self._token.get(shard, 0))
+        self._token.raise_to(result.sequences.items())
         self._recorder.ok(op, sequences=result.sequences)
 
     def read(self, level: Level, ids: list[str]) -> bool:
         """Whether it was answered."""
         token = dict(self._token) if level is Level.SESSION else {}
         op = self._recorder.read(self.name, level, ids, shards=self._shards_of(ids), session=self.name, token=token)
+
+        def ask(database: ClusterDatabase) -> tuple[list[tuple[str, int] | None], Served]:
+            served = Served(token)
+            items = database.get(ids, consistency=level.lower(), seen=served)
+            return [None if item is None else (item.metadata["v"], item.version) for item in items], served
+
         try:
-            found = self._send(
-                lambda database: [
-                    None if item is None else (item.metadata["v"], item.version)
-                    for item in database.get(ids, consistency=level.lower(), seen=token)
-                ]
-            )
+            found, served = self._send(ask)
         except JadeError as error:
             self._recorder.raised(op, error)
             return False
@@ -174,24 +187,29 @@ class SimClient:
         for vector_id, item in zip(ids, found, strict=True):
             seen.append(Seen(vector_id) if item is None else Seen(vector_id, *item))
             self._known[vector_id] = 0 if item is None else item[1]
-        self._recorder.ok(op, seen=seen)
+        self._saw(op, seen, served)
         return True
 
     def search(self, level: Level, k: int) -> None:
         query = np.array([self._rng.gauss(0.0, 1.0) for _ in range(DIMENSION)], np.float32)
         token = dict(self._token) if level is Level.SESSION else {}
         op = self._recorder.search(self.name, level, [float(x) for x in query], k, session=self.name, token=token)
+
+        def ask(database: ClusterDatabase) -> tuple[list[Seen], Served]:
+            served = Served(token)
+            hits = database.search(query, k=k, exact=True, consistency=level.lower(), seen=served)
+            return [Seen(hit.id, hit.metadata["v"], hit.version, hit.score) for hit in hits], served
+
         try:
-            hits = self._send(
-                lambda database: [
-                    (hit.id, hit.metadata["v"], hit.version, hit.score)
-                    for hit in database.search(query, k=k, exact=True, consistency=level.lower(), seen=token)
-                ]
-            )
+            seen, served = self._send(ask)
         except JadeError as error:
             self._recorder.raised(op, error)
             return
-        self._recorder.ok(op, seen=[Seen(*hit) for hit in hits])
+        self._saw(op, seen, served)
+
+    def _saw(self, op: str, seen: list[Seen], served: Served) -> None:
+        self._recorder.ok(op, seen=seen, sequences=served.at)
+        self._token.raise_to(served.items())
 
     # How it asks
 

@@ -1,7 +1,7 @@
 """A database of a cluster as handlers see it: the same calls as `Database`, over all its shards wherever they are.
 
-Beside them: `consistency` on reads (session, strong, eventual) and writes (quorum, strong, eventual), `seen` (the sequences of a
-session token), `allow_partial` and `timeout` on reads. What a cluster can't do yet raises NOT_IMPLEMENTED and says so.
+Beside them: `consistency` on reads (session, strong, eventual) and writes (quorum, strong, eventual), `seen` (what the session has
+seen, which a read raises), `allow_partial` and `timeout` on reads. What a cluster can't do yet raises NOT_IMPLEMENTED and says so.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from jadevectordb.model.schema import Schema
 from jadevectordb.query import executor
 from jadevectordb.query.cluster_writer import ClusterWriter
 from jadevectordb.query.levels import ReadLevel, read_level, write_level
+from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.write_checks import check_ids, invalid
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.topology.placed import PlacedDatabase
 
-_NOTHING_SEEN: Mapping[int, int] = {}
 _GROUPS_FACTOR = 4
 
 
@@ -174,18 +174,18 @@ class ClusterDatabase:
 
     @overload
     def get(  # type: ignore[overload-overlap]  # a str is no list of ids here
-        self, ids: str, *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+        self, ids: str, *, consistency: str = ..., seen: SeenSequences | None = ..., timeout: float = ...
     ) -> Item | None: ...
     @overload
     def get(
-        self, ids: Iterable[str], *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+        self, ids: Iterable[str], *, consistency: str = ..., seen: SeenSequences | None = ..., timeout: float = ...
     ) -> list[Item | None]: ...
     def get(
         self,
         ids: str | Iterable[str],
         *,
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         timeout: float = READ_S_MAX,
     ) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
@@ -195,18 +195,18 @@ class ClusterDatabase:
 
     @overload
     def exists(  # type: ignore[overload-overlap]  # a str is no list of ids here
-        self, ids: str, *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+        self, ids: str, *, consistency: str = ..., seen: SeenSequences | None = ..., timeout: float = ...
     ) -> bool: ...
     @overload
     def exists(
-        self, ids: Iterable[str], *, consistency: str = ..., seen: Mapping[int, int] = ..., timeout: float = ...
+        self, ids: Iterable[str], *, consistency: str = ..., seen: SeenSequences | None = ..., timeout: float = ...
     ) -> list[bool]: ...
     def exists(
         self,
         ids: str | Iterable[str],
         *,
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         timeout: float = READ_S_MAX,
     ) -> bool | list[bool]:
         """Whether each id is stored."""
@@ -219,7 +219,7 @@ class ClusterDatabase:
         filter: FilterLike = None,
         *,
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         allow_partial: bool = False,
         timeout: float = READ_S_MAX,
     ) -> int:
@@ -235,7 +235,7 @@ class ClusterDatabase:
         *,
         vectors: bool = False,
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         timeout: float = READ_S_MAX,
     ) -> Page:
         """As `Database.scroll`. vectors: send them along; without it they are fetched when they are looked at."""
@@ -245,19 +245,24 @@ class ClusterDatabase:
         items = self._reader.scroll(limit, cursor or "", self._searches.parse(filter), wanted, vectors=vectors)
         return Page(items, items[-1].id if len(items) == limit else None)
 
-    def by_id(self, limit: int, offset: int = 0) -> tuple[list[Item], int]:
-        """As `Database.by_id`, of databases of up to BY_ID_ROWS_MAX vectors: every vector's id has to come here for it."""
-        limit, count = count_of(limit, "limit"), self.count()
+    def by_id(self, limit: int, offset: int = 0, **reading: Any) -> tuple[list[Item], int]:
+        """As `Database.by_id`, of databases of up to BY_ID_ROWS_MAX vectors: every vector's id has to come here for it.
+
+        reading: consistency, seen, timeout (of each step).
+        """
+        reading.setdefault("seen", SeenSequences())
+        limit, count = count_of(limit, "limit"), self.count(**reading)
         if count > BY_ID_ROWS_MAX:
             raise not_yet(f"numbered pages over more than {BY_ID_ROWS_MAX:,} vectors (scroll goes through all of them)")
-        items = sorted(self.items(), key=lambda item: item.id)
+        items = sorted(self.items(**reading), key=lambda item: item.id)
         return items[offset : offset + limit], len(items)
 
-    def items(self, filter: FilterLike = None, *, consistency: str = "session") -> Iterator[Item]:
-        """Every item that matches, by scrolling."""
+    def items(self, filter: FilterLike = None, **reading: Any) -> Iterator[Item]:
+        """Every item that matches, by scrolling. reading: consistency, seen, timeout (of each step)."""
+        reading.setdefault("seen", SeenSequences())
         cursor: str | None = None
         while True:
-            page = self.scroll(1000, cursor, filter, consistency=consistency)
+            page = self.scroll(1000, cursor, filter, **reading)
             yield from page.items
             cursor = page.cursor
             if cursor is None:
@@ -287,7 +292,7 @@ class ClusterDatabase:
         explain: bool = False,
         include: Include = ("metadata",),
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         allow_partial: bool = False,
         timeout: float = READ_S_MAX,
     ) -> Hits:
@@ -312,7 +317,7 @@ class ClusterDatabase:
         recall: float = 0.95,
         include: Include = ("metadata",),
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         timeout: float = READ_S_MAX,
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension)."""
@@ -477,21 +482,23 @@ class ClusterDatabase:
     def wanted(
         self,
         consistency: str = "session",
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: SeenSequences | None = None,
         timeout: float = READ_S_MAX,
         allow_partial: bool = False,
     ) -> Wanted:
         """How a read is to be done. Raises INVALID_ARGUMENT."""
         return self._wanted(consistency, seen, timeout, allow_partial)
 
-    def _wanted(self, consistency: str, seen: Mapping[int, int], timeout: float, allow_partial: bool = False) -> Wanted:
+    def _wanted(
+        self, consistency: str, seen: SeenSequences | None, timeout: float, allow_partial: bool = False
+    ) -> Wanted:
         self._check_open()
         timeout_s = number_of(timeout, "timeout")
         if not 0 < timeout_s <= 3600:
             raise invalid(f"timeout must be above 0 and at most 3600 seconds, got {timeout}.")
         if seen:
             self._reader.check_seen(seen)
-        return Wanted(read_level(consistency), seen, allow_partial, timeout_s)
+        return Wanted(read_level(consistency), SeenSequences() if seen is None else seen, allow_partial, timeout_s)
 
     def _check_open(self) -> None:
         if self._closed.is_set():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
-from jadevectordb.gateway.cluster.reading import PLAIN, ClusterReader, Wanted
+from jadevectordb.gateway.cluster.reading import ClusterReader, Wanted
 from jadevectordb.gateway.embedded.stats import Stats
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query.levels import ReadLevel
@@ -33,7 +33,7 @@ class ClusterLooks:
 
     def stats(self) -> Stats:
         """The sums over one replica of each shard."""
-        by_shard = self._reader.stats(PLAIN)
+        by_shard = self._reader.stats(Wanted())
         shards = [by_shard[number] for number in range(self._placed.config.shards)]
         segments = [
             msgspec.structs.replace(segment, shard=number)

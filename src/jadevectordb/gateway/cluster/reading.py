@@ -1,7 +1,8 @@
 """Reads of a cluster's database: which shards must be asked, what they must have seen, and one answer from many.
 
 Every read is a `Question` to the fan-out. What it must have seen comes from its level: nothing (EVENTUAL), what the caller has seen
-(SESSION), or a barrier in the log (STRONG).
+(SESSION), or a barrier in the log (STRONG). Whatever its level, the caller has then seen what the answers saw: a later read of the
+session, and a later step of the same read, is answered from no less.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.hedging import Hedging
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.question import Answered, Gathered, Question
+from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.write_checks import invalid
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.placed import PlacedDatabase
@@ -57,15 +59,12 @@ _NO_SEQUENCES: Mapping[int, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a caller wants a read. seen: sequences by shard, of SESSION."""
+    """How a caller wants a read. seen: what SESSION must see; raised by every answer."""
 
     level: ReadLevel = ReadLevel.SESSION
-    seen: Mapping[int, int] = field(default_factory=dict)
+    seen: SeenSequences = field(default_factory=SeenSequences)
     allow_partial: bool = False
     timeout_s: float = READ_S_MAX
-
-
-PLAIN = Wanted()
 
 
 class ClusterReader:
@@ -112,7 +111,7 @@ class ClusterReader:
         found = []
         for start in range(0, len(questions), _SEARCHES_AT_ONCE):
             some = questions[start : start + _SEARCHES_AT_ONCE]
-            found += [one.checked(q) for q, one in zip(some, self._fan_out.ask_all(some), strict=True)]
+            found += self._answers(some, wanted)
         return found
 
     def rows_of(self, answer: Found | FoundWords | Items) -> FetchedRows:
@@ -130,7 +129,7 @@ class ClusterReader:
         at_least: Mapping[int, int],
     ) -> Gathered:
         """Any question to all shards. Raises as `search`."""
-        return self._fan_out.ask(self._question(self._shards, make, wanted, hedging, at_least))
+        return self._answer(self._question(self._shards, make, wanted, hedging, at_least), wanted)
 
     # By id
 
@@ -144,11 +143,7 @@ class ClusterReader:
             self._question((shard,), partial(make, tuple(names)), wanted, hedging, at_least)
             for shard, names in by_shard.items()
         ]
-        return [
-            answered
-            for question, gathered in zip(questions, self._fan_out.ask_all(questions), strict=True)
-            for answered in gathered.checked(question).answers
-        ]
+        return [answered for gathered in self._answers(questions, wanted) for answered in gathered.answers]
 
     def find(self, names: Seq[str], wanted: Wanted, *, vectors: bool = True) -> list[Item | None]:
         """The item under each id, None where there is none (or, with allow_partial, where nobody answered)."""
@@ -177,8 +172,8 @@ class ClusterReader:
         ]
         return [
             self.rows_of(answered.answer)
-            for question, gathered in zip(questions, self._fan_out.ask_all(questions), strict=True)
-            for answered in gathered.checked(question).answers
+            for gathered in self._answers(questions, wanted)
+            for answered in gathered.answers
         ]
 
     def _by_shard(self, names: Seq[str]) -> dict[int, list[str]]:
@@ -189,10 +184,10 @@ class ClusterReader:
             by_shard.setdefault(shard, []).append(name)
         return by_shard
 
-    def _fetch(self, ids: list[str]) -> Fetched:
-        """What is stored under these ids now, for an answer that left it out."""
+    def _fetch(self, ids: list[str], positions: Seq[tuple[int, int]]) -> Fetched:
+        """What is stored under these ids now, for an answer that left it out. positions: that the answer was computed at."""
         by_id = {}
-        for item in self.find(ids, Wanted(ReadLevel.EVENTUAL)):
+        for item in self.find(ids, Wanted(seen=SeenSequences(positions))):
             if item is not None:
                 by_id[item.id] = (item.version, item.metadata_json, item.vector)
         return Fetched(by_id)
@@ -337,7 +332,14 @@ class ClusterReader:
         wanted: Wanted,
         hedging: Hedging | None,
     ) -> Gathered:
-        return self._fan_out.ask(self._question(shards, make, wanted, hedging, self._at_least(shards, wanted)))
+        return self._answer(self._question(shards, make, wanted, hedging, self._at_least(shards, wanted)), wanted)
+
+    def _answer(self, question: Question, wanted: Wanted) -> Gathered:
+        return _noted(wanted, self._fan_out.ask(question))
+
+    def _answers(self, questions: list[Question], wanted: Wanted) -> list[Gathered]:
+        gathered = zip(questions, self._fan_out.ask_all(questions), strict=True)
+        return [_noted(wanted, one.checked(question)) for question, one in gathered]
 
     def _question(
         self,
@@ -367,8 +369,15 @@ class ClusterReader:
         """Raises INVALID_ARGUMENT for a token that is of another database."""
         if any(shard not in self._shards for shard in seen):
             raise invalid(
-                "The session token names shards that this database does not have: send back what a write answered."
+                "The session token names shards that this database does not have: send back what an answer brought."
             )
+
+
+def _noted(wanted: Wanted, gathered: Gathered) -> Gathered:
+    """The answers, which the session has then seen."""
+    for one in gathered.answers:
+        wanted.seen.raise_to(one.answer.watermarks)
+    return gathered
 
 
 def _search_call(

@@ -28,7 +28,7 @@ from jadevectordb.ports.node_calls import Found, FoundWords, Items
 from jadevectordb.segment.reader import Allowed
 from jadevectordb.segment.records import HashArray
 
-Fetch = Callable[[list[str]], "Fetched"]
+Fetch = Callable[[list[str], Seq[tuple[int, int]]], "Fetched"]
 
 
 class Fetched:
@@ -59,7 +59,8 @@ def vectors_in(data: bytes, count: int, config: DatabaseConfig) -> Rows | None:
 class FetchedRows:
     """A `SegmentReader` over one answer, for reading rows; it can't be searched.
 
-    metadata: None when the answer has none. vectors: as the client sent them, None when the answer has none.
+    metadata: None when the answer has none. vectors: as the client sent them, None when the answer has none. positions: (shard,
+    sequence) that the answer was computed at; what is fetched for it is from no earlier.
     """
 
     name = "fetched"
@@ -68,12 +69,19 @@ class FetchedRows:
     text: TextReader | None = None
 
     def __init__(
-        self, ids: list[str], versions: list[int], metadata: list[bytes] | None, vectors: Rows | None, fetch: Fetch
+        self,
+        ids: list[str],
+        versions: list[int],
+        metadata: list[bytes] | None,
+        vectors: Rows | None,
+        positions: Seq[tuple[int, int]],
+        fetch: Fetch,
     ) -> None:
         self._ids = ids
         self._versions = versions
         self._metadata = metadata
         self._vectors: Rows | list[Rows | None] | None = vectors
+        self._positions = positions
         self._fetch = fetch
         self._fetching = threading.Lock()
 
@@ -81,7 +89,8 @@ class FetchedRows:
     def of(cls, answer: Found | FoundWords | Items, config: DatabaseConfig, fetch: Fetch) -> FetchedRows:
         count = len(answer.ids)
         metadata = answer.metadata if len(answer.metadata) == count else None
-        return cls(answer.ids, answer.versions, metadata, vectors_in(answer.vectors, count, config), fetch)
+        vectors = vectors_in(answer.vectors, count, config)
+        return cls(answer.ids, answer.versions, metadata, vectors, answer.watermarks, fetch)
 
     @property
     def row_count(self) -> int:
@@ -118,7 +127,7 @@ class FetchedRows:
         with self._fetching:
             if self._vectors is not None and self._metadata is not None:
                 return
-            by_id = self._fetch(self._ids).by_id
+            by_id = self._fetch(self._ids, self._positions).by_id
             same = [
                 found if found is not None and found[0] == version else None
                 for found, version in zip(map(by_id.get, self._ids), self._versions, strict=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from jadevectordb.gateway.embedded.database import Database
-from jadevectordb.gateway.processes.shown import EPOCH, INSTALLS, POSITION, Databases, Described
+from jadevectordb.gateway.processes.shown import AHEAD, EPOCH, INSTALLS, POSITION, Databases, Described
 from jadevectordb.gateway.service.catalog import Check, Directory, Entry
 from jadevectordb.gateway.service.watched import DutyCycle
 from jadevectordb.model.database import DatabaseConfig
@@ -61,9 +61,14 @@ class FollowedEntry(Entry):
 
     @property
     def is_current(self) -> bool:
-        """Whether the view holds all that was acknowledged, and nothing else is known to be wrong with it."""
-        page, place = self._page, self._described.place
-        return page.get(place + EPOCH) == self._described.epoch and page.get(place + POSITION) == self.follower.position
+        """Whether the view holds all that was acknowledged or can have been seen, and nothing is known to be wrong with it."""
+        page, place, position = self._page, self._described.place, self.follower.position
+        return (
+            page.get(place + AHEAD)
+            == position  # before the position: what is seen after this look may be answered from here
+            and page.get(place + POSITION) == position
+            and page.get(place + EPOCH) == self._described.epoch
+        )
 
     def catch_up_now(self) -> bool:
         """Apply the last few entries. Whether the database is current then."""
@@ -89,9 +94,10 @@ class FollowedEntry(Entry):
 
     def _refresh(self, installs: int, now_s: float) -> None:
         """installs: the number before the checkpoint is read: a change in between is seen next time."""
-        self.follower.refresh()
+        taken = self.follower.refresh()
         self._cycle.spent(now_s)
-        self._installs = installs
+        if taken:
+            self._installs = installs
 
     def _catch_up(self, installs: int, now_s: float) -> None:
         try:

@@ -1,7 +1,9 @@
 """What the writing process shows to those that read: numbers in shared memory that move before an answer leaves.
 
     access     moves on when something was taken away from anybody: every credential must be looked up again
-    databases  for each one a slot of three numbers: epoch, position, installs (`ports/progress.py`)
+    databases  for each one a slot of four numbers: epoch, position, installs (`ports/progress.py`), and `ahead`: what the position
+               becomes. It moves before the writer's own searches see more, the position after; so while the two differ a search
+               in the writer may have shown what a reader would not, and the writer has to answer
     text       the list of databases: records, configurations, slots
 
 An epoch is of one opening of one database and never comes again; 0 is none. Who follows a database under another epoch than its slot
@@ -29,7 +31,7 @@ logger = logging.getLogger("jadevectordb.processes")
 
 ACCESS = 0
 _SLOTS = 8  # the first slot begins here
-EPOCH, POSITION, INSTALLS, _SLOT_NUMBERS = 0, 1, 2, 4
+EPOCH, POSITION, INSTALLS, AHEAD, _SLOT_NUMBERS = 0, 1, 2, 3, 4
 NOT_SHOWN = -1
 NUMBERS = _SLOTS + FOLLOWED_DATABASES_MAX * _SLOT_NUMBERS
 
@@ -117,10 +119,14 @@ class _Slot:
         self.epoch = 0
 
     def opened(self, position: int) -> None:
+        self._page.set(self.place + AHEAD, position)
         self._page.set(self.place + POSITION, position)
         self._page.add(self.place + INSTALLS)
         self.epoch = self._shown._opened()
         self._page.set(self.place + EPOCH, self.epoch)
+
+    def applying(self, entries: int) -> None:
+        self._page.add(self.place + AHEAD, entries)
 
     def applied(self, entries: int) -> None:
         self._page.add(self.place + POSITION, entries)

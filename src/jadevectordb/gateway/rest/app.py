@@ -20,6 +20,7 @@ from jadevectordb.gateway.rest.errors import error_response, internal_error, pro
 from jadevectordb.gateway.rest.http import Request, Response, Route
 from jadevectordb.gateway.rest.perimeter import Perimeter
 from jadevectordb.gateway.rest.router import Found, OtherMethods, Router
+from jadevectordb.gateway.rest.session import session_header
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import REQUESTS_WAITING_MAX
@@ -131,6 +132,8 @@ class Application:
         try:
             self._admit(matched)
             answer = matched.route.handler(self.services, request)
+            if request.seen:
+                answer.headers = (*answer.headers, *session_header(request))
             if matched.operation.audit_event is not None and request.method != "GET":
                 self._audit(matched, matched.operation.audit_event, success=True)
         except JadeError as raised:

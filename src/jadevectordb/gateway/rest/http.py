@@ -17,6 +17,7 @@ import msgspec
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import IGNORED_FIELDS_NAMED_MAX
+from jadevectordb.query.seen import SeenSequences
 
 if TYPE_CHECKING:
     from jadevectordb.gateway.service.catalog import Entry
@@ -35,7 +36,7 @@ class Request:
 
     __slots__ = (
         "_query", "audit_note", "body", "client", "database", "headers", "ignored_fields", "method", "params", "path", "principal",
-        "query_string", "request_id",
+        "query_string", "request_id", "seen",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Request:
         self.database: Entry | None = None
         self.ignored_fields: list[str] = []
         self.audit_note = ""  # what an audit event should say about it
+        self.seen: SeenSequences | None = None  # what the client has seen, once something was read or written
         self._query: dict[str, str] | None = None
 
     @property

@@ -10,8 +10,9 @@ import grpc
 from jadevectordb.gateway.access.operations import Operation, Scope, check
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
 from jadevectordb.gateway.service.catalog import Entry
-from jadevectordb.gateway.service.sessions import reading, writing
+from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.query.seen import SeenSequences
 
 if TYPE_CHECKING:
     from jadevectordb.gateway.rpc.node import Node
@@ -28,7 +29,9 @@ _REFUSALS = frozenset({ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED})
 class Call:
     """node: the process-wide state of the gRPC door."""
 
-    __slots__ = ("_entry", "_metadata", "_note", "client", "context", "node", "operation", "principal", "services")
+    __slots__ = (
+        "_entry", "_metadata", "_note", "_seen", "client", "context", "node", "operation", "principal", "services",
+    )  # fmt: skip
 
     def __init__(self, node: Node, operation: Operation, context: grpc.ServicerContext) -> None:
         self.node = node
@@ -39,6 +42,7 @@ class Call:
         self.principal: Principal = ANONYMOUS
         self._entry: Entry | None = None
         self._note: str | None = None
+        self._seen: SeenSequences | None = None  # of the client, once something was read
         self._metadata: dict[str, Any] = dict(context.invocation_metadata())
 
     # Admission
@@ -77,7 +81,19 @@ class Call:
 
         Raises UNAVAILABLE when this node has not applied what the caller has seen.
         """
-        return reading(session or self._metadata.get(SESSION, ""), self._metadata.get(CONSISTENCY, ""), self.entry)
+        given = reading(session or self._metadata.get(SESSION, ""), self._metadata.get(CONSISTENCY, ""), self.entry)
+        self._seen = given.get("seen")
+        return given
+
+    @property
+    def session(self) -> str:
+        """The token to answer after a read, "" where reads need none."""
+        return token_of(self.entry.id, self._seen)
+
+    def session_after(self, sequences: Mapping[int, int]) -> str:
+        """The token to answer after a write that got these sequences, by shard. In a stream it stands for all before too."""
+        self._seen = seen_after(self._metadata.get(SESSION, ""), sequences, self.entry, self._seen)
+        return token_of(self.entry.id, self._seen)
 
     def writing(self) -> Mapping[str, Any]:
         """What to give a write beside its own arguments."""

@@ -57,6 +57,9 @@ def search(call: Call, request: wire.SearchRequest) -> wire.SearchResponse:
     add_hits(answer, hits, selection)
     if hits.explanation is not None:
         answer.explanation_json = msgspec.json.encode(hits.explanation.as_dict())
+    session = call.session
+    if session:
+        answer.session = session
     return answer
 
 
@@ -78,6 +81,7 @@ def search_batch(call: Call, request: wire.SearchBatchRequest) -> wire.SearchBat
         call.check_wanted()
         hits, _ = searching.search(call.services, entry, call.principal, query, options, node=node, reading=reading)
         add_hits(answer.results.add(), hits, selection)
+    answer.session = call.session
     call.did(f"{len(queries)} queries")
     return answer
 

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.gateway.embedded.hits import Hit, Item
+from jadevectordb.gateway.rpc.call import Call
 from jadevectordb.gateway.rpc.generated import types_pb2 as types
-from jadevectordb.gateway.service.catalog import Entry
-from jadevectordb.gateway.service.sessions import token_of
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query.writer import WriteResult
 
@@ -162,10 +161,10 @@ def _fill(one: types.Hit | types.StoredVector, item: Item, selection: types.Sele
         one.version = item.version
 
 
-def receipt_of(entry: Entry, result: WriteResult) -> types.WriteReceipt:
+def receipt_of(call: Call, result: WriteResult) -> types.WriteReceipt:
     return types.WriteReceipt(
         count=result.count,
-        session=token_of(entry.id, result.sequences),
+        session=call.session_after(result.sequences),
         version=result.version,
         duplicate=result.duplicate,
     )

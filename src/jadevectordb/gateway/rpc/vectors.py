@@ -32,7 +32,7 @@ _SCROLL_DEFAULT = types.Selection(metadata=True, version=True)
 
 def upsert(call: Call, request: wire.UpsertVectorsRequest) -> wire.UpsertVectorsResponse:
     result = _upsert(call, request)
-    return wire.UpsertVectorsResponse(receipt=receipt_of(call.entry, result))
+    return wire.UpsertVectorsResponse(receipt=receipt_of(call, result))
 
 
 def bulk_upsert(call: Call, requests: Iterator[wire.BulkUpsertRequest]) -> Iterator[wire.BulkUpsertResponse]:
@@ -51,7 +51,7 @@ def bulk_upsert(call: Call, requests: Iterator[wire.BulkUpsertRequest]) -> Itera
             result = _upsert(call, request)
             call.audit()
             total += result.count
-            receipt = receipt_of(call.entry, result)
+            receipt = receipt_of(call, result)
             applied += 1
             yield wire.BulkUpsertResponse(message=applied - 1, receipt=receipt, count_total=total)
     except JadeError as error:
@@ -105,7 +105,7 @@ def update_metadata(call: Call, request: wire.UpdateMetadataRequest) -> wire.Upd
         **call.writing(),
     )
     call.did(f"{result.count} vectors")
-    return wire.UpdateMetadataResponse(receipt=receipt_of(call.entry, result))
+    return wire.UpdateMetadataResponse(receipt=receipt_of(call, result))
 
 
 def delete(call: Call, request: wire.DeleteVectorsRequest) -> wire.DeleteVectorsResponse:
@@ -121,7 +121,7 @@ def delete(call: Call, request: wire.DeleteVectorsRequest) -> wire.DeleteVectors
         **call.writing(),
     )
     call.did(f"{result.count} vectors")
-    return wire.DeleteVectorsResponse(receipt=receipt_of(call.entry, result))
+    return wire.DeleteVectorsResponse(receipt=receipt_of(call, result))
 
 
 # Reading
@@ -137,17 +137,20 @@ def get(call: Call, request: wire.GetVectorsRequest) -> wire.GetVectorsResponse:
             answer.missing.append(vector_id)
         else:
             answer.vectors.append(stored_of(item, selection))
+    answer.session = call.session
     return answer
 
 
 def exist(call: Call, request: wire.VectorsExistRequest) -> wire.VectorsExistResponse:
     reading = call.reading(request.session)
-    return wire.VectorsExistResponse(exists=call.entry.handle.exists(list(request.ids), **reading))
+    exists = call.entry.handle.exists(list(request.ids), **reading)
+    return wire.VectorsExistResponse(exists=exists, session=call.session)
 
 
 def count(call: Call, request: wire.CountVectorsRequest) -> wire.CountVectorsResponse:
     reading = call.reading(request.session)
-    return wire.CountVectorsResponse(count=call.entry.handle.count(filter_of(request.filter_json), **reading))
+    count = call.entry.handle.count(filter_of(request.filter_json), **reading)
+    return wire.CountVectorsResponse(count=count, session=call.session)
 
 
 def scroll(call: Call, request: wire.ScrollVectorsRequest) -> Iterator[wire.ScrollVectorsResponse]:
@@ -167,7 +170,8 @@ def scroll(call: Call, request: wire.ScrollVectorsRequest) -> Iterator[wire.Scro
         cursor = page.cursor
         left = None if left is None else left - len(page.items)
         ended = cursor is None or left == 0
-        message, size = wire.ScrollVectorsResponse(), 0
+        session = call.session
+        message, size = wire.ScrollVectorsResponse(session=session), 0
         for position, item in enumerate(page.items):
             one = stored_of(item, selection)
             message.vectors.append(one)
@@ -176,7 +180,7 @@ def scroll(call: Call, request: wire.ScrollVectorsRequest) -> Iterator[wire.Scro
                 message.cursor = item.id
                 yield message
                 call.check_wanted()
-                message, size = wire.ScrollVectorsResponse(), 0
+                message, size = wire.ScrollVectorsResponse(session=session), 0
         # A scroll that its limit ended can be gone on with
         message.cursor = cursor or ""
         yield message

@@ -71,7 +71,7 @@ def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchR
         request_id=request.request_id,
     )
     call.did(f"{result.count} vectors")
-    return wire.WriteBatchResponse(receipt=receipt_of(call.entry, result), sequence=result.sequences[shard])
+    return wire.WriteBatchResponse(receipt=receipt_of(call, result), sequence=result.sequences[shard])
 
 
 def delete(call: Call, request: wire.DeleteRequest) -> wire.DeleteResponse:
@@ -86,7 +86,7 @@ def delete(call: Call, request: wire.DeleteRequest) -> wire.DeleteResponse:
         request_id=request.request_id,
     )
     call.did(f"{result.count} vectors")
-    return wire.DeleteResponse(receipt=receipt_of(call.entry, result), sequence=result.sequences[shard])
+    return wire.DeleteResponse(receipt=receipt_of(call, result), sequence=result.sequences[shard])
 
 
 def health(call: Call, request: wire.HealthRequest) -> wire.HealthResponse:

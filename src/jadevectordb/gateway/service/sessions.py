@@ -1,12 +1,17 @@
 """The session token of reads and writes, and the consistency they ask for.
 
 The token says which log sequences a client has seen, so that its next read sees at least those. Text form, safe in a header:
-`DATABASE~SHARD.SEQUENCE,SHARD.SEQUENCE`, several joined by `|`. Every write answers with one. On a single node every read sees every
-write that was answered, so a consistency is checked and changes nothing there.
+`DATABASE~SHARD.SEQUENCE,SHARD.SEQUENCE`, several joined by `|`; what is of another database counts for nothing. In a cluster every
+read and every write answers with one, which stands for the one that came with it too.
+
+On a single node every read sees what any earlier answer showed, whichever process gave it, so reads answer none; writes do, for the
+client may go on where there is a cluster, and it tells a folder that was restored from an older snapshot. A consistency is
+checked and changes nothing there.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,33 +19,32 @@ from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query.levels import read_level, write_level
+from jadevectordb.query.seen import SeenSequences
 
 _LENGTH_MAX = 32_768
 _NOTHING: Mapping[str, Any] = {}
 
 
-def token_of(database_id: str, sequences: Mapping[int, int]) -> str:
-    return (
-        f"{database_id}~{','.join(f'{shard}.{sequence}' for shard, sequence in sequences.items())}" if sequences else ""
-    )
+def token_of(database_id: str, sequences: Mapping[int, int] | None) -> str:
+    """ "" for nothing seen."""
+    if not sequences:
+        return ""
+    return f"{database_id}~{','.join([f'{shard}.{sequence}' for shard, sequence in sequences.items()])}"
 
 
 def reading(token: str, consistency: str, entry: Entry) -> Mapping[str, Any]:
     """What to give a read of the database beside its own arguments. token, consistency: as the client sent them, "" = not.
 
+    Of a cluster's database also "seen": after the read, what the client has seen then, to be answered (`token_of`).
     Raises INVALID_ARGUMENT, and UNAVAILABLE when a single node has not applied what the client has seen.
     """
-    if not token and not consistency:
-        return _NOTHING
     level = read_level(consistency) if consistency else None
-    if not isinstance(entry.handle, ClusterDatabase):
-        if token:
-            check_seen(token, entry)
-        return _NOTHING
-    given: dict[str, Any] = {"seen": seen_in(token, entry)} if token else {}
-    if level is not None:
-        given["consistency"] = str(level)
-    return given
+    if isinstance(entry.handle, ClusterDatabase):
+        seen = seen_in(token, entry) if token else SeenSequences()
+        return {"seen": seen} if level is None else {"seen": seen, "consistency": str(level)}
+    if token:
+        check_seen(token, entry)
+    return _NOTHING
 
 
 def writing(consistency: str, entry: Entry) -> Mapping[str, Any]:
@@ -51,11 +55,26 @@ def writing(consistency: str, entry: Entry) -> Mapping[str, Any]:
     return {"consistency": str(level)} if isinstance(entry.handle, ClusterDatabase) else _NOTHING
 
 
-def seen_in(token: str, entry: Entry) -> dict[int, int]:
+def seen_after(
+    token: str, sequences: Mapping[int, int], entry: Entry, read: SeenSequences | None = None
+) -> SeenSequences:
+    """What a client has seen that came with `token`, read so much, and was told that it wrote these sequences.
+
+    On a single node only the last counts. A token that is none counts for nothing: the write is done, and says so.
+    """
+    seen = SeenSequences() if read is None else read
+    if token and read is None and isinstance(entry.handle, ClusterDatabase):
+        with contextlib.suppress(JadeError):
+            seen = seen_in(token, entry)
+    seen.raise_to(sequences.items())
+    return seen
+
+
+def seen_in(token: str, entry: Entry) -> SeenSequences:
     """Sequences by shard that the token names for this database. Raises INVALID_ARGUMENT for a token that is none."""
     if len(token) > _LENGTH_MAX:
         raise _malformed()
-    seen: dict[int, int] = {}
+    seen = SeenSequences()
     for part in token.split("|"):
         database_id, _, pairs = part.partition("~")
         if database_id != entry.id or not pairs:
@@ -64,7 +83,7 @@ def seen_in(token: str, entry: Entry) -> dict[int, int]:
             shard, _, sequence = pair.partition(".")
             if not all(_is_number(text) for text in (shard, sequence)):
                 raise _malformed()
-            seen[int(shard)] = max(int(sequence), seen.get(int(shard), 0))
+            seen.raise_to([(int(shard), int(sequence))])
     return seen
 
 
@@ -88,5 +107,5 @@ def check_seen(token: str, entry: Entry) -> None:
 
 def _malformed() -> JadeError:
     return JadeError(
-        ErrorCode.INVALID_ARGUMENT, "The session token is malformed: send back what a write answered, or none."
+        ErrorCode.INVALID_ARGUMENT, "The session token is malformed: send back what an answer brought, or none."
     )

@@ -2,7 +2,7 @@
 
 Three promises, checked apart because different parts of a client and a server keep them:
 - own writes: after a write of the session was acknowledged, its reads show it, or something newer;
-- no way back: after a read of the session showed something, its later reads show that, or something newer;
+- no way back: after a read of the session showed something, at whatever level, its later reads show that, or something newer;
 - the token: a read that carries sequences is served from a view that has at least those.
 
 "Newer" is told by versions. What has none (an EVENTUAL write until somebody sees it) is not promised and raises nothing.
@@ -63,11 +63,11 @@ class _Session:
                     for s in self._seen_in.get(operation.name, ())
                     if s.seen.id in self._floors
                 }
-            elif operation.call.level in (Level.SESSION, Level.STRONG):
+            else:
                 for sighting in self._seen_in.get(operation.name, ()):
                     found = self._saw(sighting, floors_at[operation.name].get(sighting.seen.id))
                     if found is not None and operation.call.level is Level.SESSION:
-                        yield found  # of a STRONG read the register of the id tells more
+                        yield found  # an EVENTUAL read is promised nothing; of a STRONG one the register of the id tells more
 
     def _wrote(self, operation: Operation) -> None:
         if operation.call.level is Level.EVENTUAL:
@@ -89,12 +89,19 @@ class _Session:
                 self._raise(vector_id, _Floor(version, False, sighting.by, "what was seen by"))
                 if floor is not None and version < floor.version + floor.absent:
                     return self._backwards(sighting, floor)
-        elif floor is not None and not floor.absent:
+        elif floor is not None and not floor.absent and self._says_when(sighting):
             deleted = self._evidence.delete_after(vector_id, floor.version, sighting.by)
             if deleted is None:
                 return self._backwards(sighting, floor)
             self._raise(vector_id, _Floor(deleted, True, sighting.by, "what was seen by"))
         return None
+
+    def _says_when(self, sighting: Sighting) -> bool:
+        """Whether that nothing was there can only mean a delete: an EVENTUAL read may be from before there was anything, unless
+        the place it was served from is known.
+        """
+        shard = self._evidence.shard_of(sighting.seen.id)
+        return sighting.by.call.level is not Level.EVENTUAL or shard in sighting.by.sequences
 
     def _raise(self, vector_id: str, floor: _Floor) -> None:
         before = self._floors.get(vector_id)

@@ -10,6 +10,7 @@ import msgspec
 
 from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.rest.http import Handler, Request, Response, Route, invalid, reply
+from jadevectordb.gateway.rest.session import reading_of
 from jadevectordb.gateway.rest.v1.databases import number
 from jadevectordb.gateway.rest.v1.vectors import values_of
 from jadevectordb.gateway.service.catalog import Entry
@@ -107,6 +108,13 @@ def real(fields: dict[str, Any], name: str, default: float | None) -> float | No
     return number
 
 
+def _consistency(fields: dict[str, Any]) -> str:
+    value = fields.get("consistency", "")
+    if not isinstance(value, str):
+        raise invalid(f"consistency must be a text, got {value!r:.60}.")
+    return value
+
+
 def _recall(fields: dict[str, Any]) -> float:
     recall = real(fields, "recall", 0.95)
     if recall is None or not 0 < recall <= 1:
@@ -157,8 +165,14 @@ def _search(services: Services, request: Request) -> Response:
         answer = run_words(services, entry, request.principal, query)
         results, query_id, used = [shown_hybrid(h, h.score, wanted) for h in answer.hits], answer.query_id, "BM25"
     else:
-        options = SearchOptions(k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=explain)
-        hits, query_id = search(services, entry, request.principal, vector, options, node=wanted.filter)
+        options = SearchOptions(
+            k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=explain,
+            allow_partial=flag(fields, "allow_partial", False),
+        )  # fmt: skip
+        reading = reading_of(request, _consistency(fields))
+        hits, query_id = search(
+            services, entry, request.principal, vector, options, node=wanted.filter, reading=reading
+        )
         results, used = _shown(hits, wanted), entry.handle.index_in_use
         if hits.explanation is not None:
             plan["plan"] = hits.explanation.as_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import numpy.typing as npt
 
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.rest.http import Request, Response, Route, encode, invalid, reply
+from jadevectordb.gateway.rest.session import reading_of, token_after, writing_of
 from jadevectordb.gateway.service.catalog import Entry, has_control
 from jadevectordb.gateway.service.searching import as_lists
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import BATCH_ROWS_MAX, ID_LENGTH_MAX
+from jadevectordb.query.writer import WriteResult
 
 _VECTOR_ALIASES = {
     "id": "id", "vectorId": "id", "vector_id": "id", "values": "values", "metadata": "metadata",
@@ -90,8 +93,9 @@ def _store(services: Services, request: Request) -> Response:
         raise invalid("A vector needs values.")
     vector_id = vector_id_of(fields.get("id"))
     values = values_of(fields["values"], entry)
-    created = not entry.handle.exists(vector_id)
-    entry.handle.upsert([vector_id], values[None, :], [metadata_of(fields.get("metadata"))])
+    metadata = metadata_of(fields.get("metadata"))
+    created = not entry.handle.exists(vector_id, **reading_of(request))
+    _written(request, entry.handle.upsert([vector_id], values[None, :], [metadata], **writing_of(request)))
     request.audit_note = vector_id
     answer = {
         "status": "success",
@@ -122,17 +126,20 @@ def _batch(services: Services, request: Request) -> Response:
         ids.append(vector_id_of(folded.get("id")))
         rows[position] = values_of(folded.get("values"), entry, f"vectors[{position}].values")
         metadata.append(metadata_of(folded.get("metadata")))
-    stored = entry.handle.exists(ids)
+    wanted = reading_of(request)
+    stored = entry.handle.exists(ids, **wanted)
     try:
-        entry.handle.upsert(ids, rows, metadata, if_version=None if replace else 0)
+        result = entry.handle.upsert(ids, rows, metadata, if_version=None if replace else 0, **writing_of(request))
     except JadeError as error:
         if error.code is not ErrorCode.VERSION_CONFLICT:
             raise
-        existing = [vector_id for vector_id, there in zip(ids, entry.handle.exists(ids), strict=True) if there]
+        now = entry.handle.exists(ids, **wanted)
+        existing = [vector_id for vector_id, there in zip(ids, now, strict=True) if there]
         raise JadeError(
             ErrorCode.CONFLICT, f"{len(existing)} of these ids exist already and upsert is false: nothing was stored.",
             details={"ids": existing[:100]},
         ) from None  # fmt: skip
+    _written(request, result)
     updated = sum(stored)
     request.audit_note = f"{len(ids)} vectors"
     return reply(
@@ -145,11 +152,11 @@ def _batch(services: Services, request: Request) -> Response:
 
 
 def _get(services: Services, request: Request) -> Response:
-    return reply(shown(request.entry, [_present(request)])[0])
+    return reply(shown(request.entry, [_present(request, reading_of(request))])[0])
 
 
-def _present(request: Request) -> Item:
-    item = request.entry.handle.get(request.params["vectorId"])
+def _present(request: Request, wanted: Mapping[str, Any]) -> Item:
+    item = request.entry.handle.get(request.params["vectorId"], **wanted)
     if item is None:
         raise JadeError(ErrorCode.NOT_FOUND, f"Vector not found: {request.params['vectorId']!r:.520}")
     return item
@@ -159,7 +166,7 @@ def _list(services: Services, request: Request) -> Response:
     limit = min(_LIST_LIMIT_MAX, request.integer("limit", 50, 1, 1 << 31))
     offset = request.integer("offset", 0, 0, 1 << 31)
     entry = request.entry
-    items, total = entry.handle.by_id(limit, offset)
+    items, total = entry.handle.by_id(limit, offset, **reading_of(request))
     return reply(
         {"vectors": shown(entry, items), "total": total, "count": len(items), "limit": limit, "offset": offset}
     )
@@ -172,7 +179,7 @@ def _batch_get(services: Services, request: Request) -> Response:
     if any(one is None or one == "" for one in ids):
         raise invalid("ids holds an empty one: every id is a string of at least one character.")
     wanted = [vector_id_of(one) for one in ids]
-    found = request.entry.handle.get(wanted)
+    found = request.entry.handle.get(wanted, **reading_of(request))
     present = shown(request.entry, [item for item in found if item is not None])
     missing = [vector_id for vector_id, item in zip(wanted, found, strict=True) if item is None]
     return reply({"vectors": present, "count": len(present), "database_id": request.entry.id, "missing": missing})
@@ -194,12 +201,14 @@ def _replace(
     entry: Entry, request: Request, vector_id: str, values: npt.NDArray[np.float64] | None, metadata: bytes | None
 ) -> None:
     """Write what is given over what is stored now; again when someone else wrote in between."""
+    wanted, sure = reading_of(request), writing_of(request)
     while True:
-        item = _present(request)
+        item = _present(request, wanted)
         row = item.vector if values is None else values
         kept = item.metadata_json if metadata is None else metadata
         try:
-            entry.handle.upsert([vector_id], row[None, :], [kept], if_version=item.version)
+            result = entry.handle.upsert([vector_id], row[None, :], [kept], if_version=item.version, **sure)
+            _written(request, result)
             return
         except JadeError as error:
             if error.code is not ErrorCode.VERSION_CONFLICT:
@@ -208,10 +217,17 @@ def _replace(
 
 def _delete(services: Services, request: Request) -> Response:
     vector_id = request.params["vectorId"]
-    if not request.entry.handle.delete(vector_id).count:
+    result = request.entry.handle.delete(vector_id, **writing_of(request))
+    _written(request, result)
+    if not result.count:
         raise JadeError(ErrorCode.NOT_FOUND, f"Vector not found: {vector_id!r:.520}")
     request.audit_note = vector_id
     return reply({"status": "success", "id": vector_id, "vectorId": vector_id, "message": "Vector deleted."})
+
+
+def _written(request: Request, result: WriteResult) -> None:
+    """Known in its session."""
+    token_after(request, result.sequences)
 
 
 _V = "/v1/databases/{databaseId}/vectors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -14,14 +13,10 @@ from msgspec import UNSET, Meta, UnsetType
 from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.rest import raw
 from jadevectordb.gateway.rest.http import Request, Response, Route, decode, invalid, reply
+from jadevectordb.gateway.rest.session import reading_of
 from jadevectordb.gateway.service.searching import FoundHit, Included, SearchOptions, found, search
 from jadevectordb.gateway.service.services import Services
-from jadevectordb.gateway.service.sessions import reading
 from jadevectordb.model.limits import SEARCH_BATCH_MAX, TARGET_REMEMBERED_MAX
-
-SESSION = "x-jade-session"
-CONSISTENCY = "x-jade-consistency"
-_NOTHING: Mapping[str, Any] = {}
 
 
 class SearchBody(SearchOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,14 +44,6 @@ class SearchAnswer(msgspec.Struct, omit_defaults=True):
 
 class BatchItem(msgspec.Struct):
     hits: list[FoundHit]
-
-
-def reading_of(request: Request) -> Mapping[str, Any]:
-    """What the request's headers say about how new a read must be, as arguments for it."""
-    headers = request.headers
-    if SESSION not in headers and CONSISTENCY not in headers:
-        return _NOTHING
-    return reading(headers.get(SESSION, ""), headers.get(CONSISTENCY, ""), request.entry)
 
 
 class BatchAnswer(msgspec.Struct):

@@ -15,11 +15,10 @@ from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.rest import raw
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
-from jadevectordb.gateway.rest.v2.search import CONSISTENCY, SESSION, reading_of
+from jadevectordb.gateway.rest.session import reading_of, token_after, writing_of
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.searching import as_lists
 from jadevectordb.gateway.service.services import Services
-from jadevectordb.gateway.service.sessions import token_of, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import BATCH_ROWS_MAX, K_MAX
 from jadevectordb.query.writer import WriteResult
@@ -168,7 +167,7 @@ class _HowWritten(Protocol):
 
 def _writing(request: Request, body: _HowWritten) -> Mapping[str, Any]:
     """Arguments for a write beside its own. On a single node every request is all or nothing, whatever it asks for."""
-    given = dict(writing(request.headers.get(CONSISTENCY, ""), request.entry))
+    given = dict(writing_of(request))
     if isinstance(request.entry.handle, ClusterDatabase):
         given["atomic"], given["allow_partial"] = body.atomic, body.allow_partial
     return given
@@ -231,11 +230,8 @@ def _delete(services: Services, request: Request) -> Response:
 
 
 def _written(request: Request, result: WriteResult) -> Response:
-    entry = request.entry
     request.audit_note = f"{result.count} vectors"
-    session = token_of(entry.id, result.sequences)
-    headers = ((SESSION, session),) if session else ()
-    answer = WriteAnswer(result.count, session, result.version, result.duplicate)
+    answer = WriteAnswer(result.count, token_after(request, result.sequences), result.version, result.duplicate)
     if result.failures:
         answer.failures = [
             FailedVectors(
@@ -243,7 +239,7 @@ def _written(request: Request, result: WriteResult) -> Response:
             )
             for one in result.failures
         ]
-    return reply(answer, headers=headers)
+    return reply(answer)
 
 
 # Reading

@@ -29,25 +29,25 @@ _sym_db = _symbol_database.Default()
 from jadevectordb.gateway.rpc.generated import types_pb2 as jadevectordb_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cjadevectordb/v1/search.proto\x12\x0fjadevectordb.v1\x1a\x1bjadevectordb/v1/types.proto\"\xaf\x04\n\rSearchRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\'\n\x06vector\x18\x02 \x01(\x0b\x32\x17.jadevectordb.v1.Vector\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\t\n\x01k\x18\x05 \x01(\r\x12\x13\n\x0b\x66ilter_json\x18\x06 \x01(\x0c\x12\x13\n\x06recall\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cmax_distance\x18\t \x01(\x01H\x02\x88\x01\x01\x12\'\n\x06\x66usion\x18\n \x01(\x0e\x32\x17.jadevectordb.v1.Fusion\x12\x12\n\x05\x61lpha\x18\x0b \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05\x65xact\x18\x0c \x01(\x08\x12\x13\n\x06nprobe\x18\r \x01(\rH\x04\x88\x01\x01\x12\x17\n\ncandidates\x18\x0e \x01(\rH\x05\x88\x01\x01\x12\x16\n\tef_search\x18\x0f \x01(\rH\x06\x88\x01\x01\x12\x10\n\x08group_by\x18\x10 \x01(\t\x12\x12\n\ngroup_size\x18\x11 \x01(\r\x12+\n\x07include\x18\x12 \x01(\x0b\x32\x1a.jadevectordb.v1.Selection\x12\x0f\n\x07\x65xplain\x18\x13 \x01(\x08\x12\x0f\n\x07session\x18\x14 \x01(\tB\t\n\x07_recallB\x0c\n\n_thresholdB\x0f\n\r_max_distanceB\x08\n\x06_alphaB\t\n\x07_nprobeB\r\n\x0b_candidatesB\x0c\n\n_ef_search\"N\n\x0eSearchResponse\x12\"\n\x04hits\x18\x01 \x03(\x0b\x32\x14.jadevectordb.v1.Hit\x12\x18\n\x10\x65xplanation_json\x18\x02 \x01(\x0c\"\xce\x01\n\x12SearchBatchRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12(\n\x07vectors\x18\x02 \x01(\x0b\x32\x17.jadevectordb.v1.Vector\x12\t\n\x01k\x18\x03 \x01(\r\x12\x13\n\x0b\x66ilter_json\x18\x04 \x01(\x0c\x12\x13\n\x06recall\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12+\n\x07include\x18\x06 \x01(\x0b\x32\x1a.jadevectordb.v1.Selection\x12\x0f\n\x07session\x18\x07 \x01(\tB\t\n\x07_recall\"J\n\x13SearchBatchResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".jadevectordb.v1.SearchBatchResult\"7\n\x11SearchBatchResult\x12\"\n\x04hits\x18\x01 \x03(\x0b\x32\x14.jadevectordb.v1.Hit*E\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x0e\n\nFUSION_RRF\x10\x01\x12\x13\n\x0f\x46USION_WEIGHTED\x10\x02\x32\xb4\x01\n\rSearchService\x12I\n\x06Search\x12\x1e.jadevectordb.v1.SearchRequest\x1a\x1f.jadevectordb.v1.SearchResponse\x12X\n\x0bSearchBatch\x12#.jadevectordb.v1.SearchBatchRequest\x1a$.jadevectordb.v1.SearchBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cjadevectordb/v1/search.proto\x12\x0fjadevectordb.v1\x1a\x1bjadevectordb/v1/types.proto\"\xaf\x04\n\rSearchRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\'\n\x06vector\x18\x02 \x01(\x0b\x32\x17.jadevectordb.v1.Vector\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\t\n\x01k\x18\x05 \x01(\r\x12\x13\n\x0b\x66ilter_json\x18\x06 \x01(\x0c\x12\x13\n\x06recall\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cmax_distance\x18\t \x01(\x01H\x02\x88\x01\x01\x12\'\n\x06\x66usion\x18\n \x01(\x0e\x32\x17.jadevectordb.v1.Fusion\x12\x12\n\x05\x61lpha\x18\x0b \x01(\x01H\x03\x88\x01\x01\x12\r\n\x05\x65xact\x18\x0c \x01(\x08\x12\x13\n\x06nprobe\x18\r \x01(\rH\x04\x88\x01\x01\x12\x17\n\ncandidates\x18\x0e \x01(\rH\x05\x88\x01\x01\x12\x16\n\tef_search\x18\x0f \x01(\rH\x06\x88\x01\x01\x12\x10\n\x08group_by\x18\x10 \x01(\t\x12\x12\n\ngroup_size\x18\x11 \x01(\r\x12+\n\x07include\x18\x12 \x01(\x0b\x32\x1a.jadevectordb.v1.Selection\x12\x0f\n\x07\x65xplain\x18\x13 \x01(\x08\x12\x0f\n\x07session\x18\x14 \x01(\tB\t\n\x07_recallB\x0c\n\n_thresholdB\x0f\n\r_max_distanceB\x08\n\x06_alphaB\t\n\x07_nprobeB\r\n\x0b_candidatesB\x0c\n\n_ef_search\"_\n\x0eSearchResponse\x12\"\n\x04hits\x18\x01 \x03(\x0b\x32\x14.jadevectordb.v1.Hit\x12\x18\n\x10\x65xplanation_json\x18\x02 \x01(\x0c\x12\x0f\n\x07session\x18\x03 \x01(\t\"\xce\x01\n\x12SearchBatchRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12(\n\x07vectors\x18\x02 \x01(\x0b\x32\x17.jadevectordb.v1.Vector\x12\t\n\x01k\x18\x03 \x01(\r\x12\x13\n\x0b\x66ilter_json\x18\x04 \x01(\x0c\x12\x13\n\x06recall\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12+\n\x07include\x18\x06 \x01(\x0b\x32\x1a.jadevectordb.v1.Selection\x12\x0f\n\x07session\x18\x07 \x01(\tB\t\n\x07_recall\"[\n\x13SearchBatchResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".jadevectordb.v1.SearchBatchResult\x12\x0f\n\x07session\x18\x02 \x01(\t\"7\n\x11SearchBatchResult\x12\"\n\x04hits\x18\x01 \x03(\x0b\x32\x14.jadevectordb.v1.Hit*E\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x0e\n\nFUSION_RRF\x10\x01\x12\x13\n\x0f\x46USION_WEIGHTED\x10\x02\x32\xb4\x01\n\rSearchService\x12I\n\x06Search\x12\x1e.jadevectordb.v1.SearchRequest\x1a\x1f.jadevectordb.v1.SearchResponse\x12X\n\x0bSearchBatch\x12#.jadevectordb.v1.SearchBatchRequest\x1a$.jadevectordb.v1.SearchBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jadevectordb.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FUSION']._serialized_start=1062
-  _globals['_FUSION']._serialized_end=1131
+  _globals['_FUSION']._serialized_start=1096
+  _globals['_FUSION']._serialized_end=1165
   _globals['_SEARCHREQUEST']._serialized_start=79
   _globals['_SEARCHREQUEST']._serialized_end=638
   _globals['_SEARCHRESPONSE']._serialized_start=640
-  _globals['_SEARCHRESPONSE']._serialized_end=718
-  _globals['_SEARCHBATCHREQUEST']._serialized_start=721
-  _globals['_SEARCHBATCHREQUEST']._serialized_end=927
-  _globals['_SEARCHBATCHRESPONSE']._serialized_start=929
-  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1003
-  _globals['_SEARCHBATCHRESULT']._serialized_start=1005
-  _globals['_SEARCHBATCHRESULT']._serialized_end=1060
-  _globals['_SEARCHSERVICE']._serialized_start=1134
-  _globals['_SEARCHSERVICE']._serialized_end=1314
+  _globals['_SEARCHRESPONSE']._serialized_end=735
+  _globals['_SEARCHBATCHREQUEST']._serialized_start=738
+  _globals['_SEARCHBATCHREQUEST']._serialized_end=944
+  _globals['_SEARCHBATCHRESPONSE']._serialized_start=946
+  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1037
+  _globals['_SEARCHBATCHRESULT']._serialized_start=1039
+  _globals['_SEARCHBATCHRESULT']._serialized_end=1094
+  _globals['_SEARCHSERVICE']._serialized_start=1168
+  _globals['_SEARCHSERVICE']._serialized_end=1348
 # @@protoc_insertion_point(module_scope)

@@ -66,12 +66,14 @@ class SearchRequest(_message.Message):
     def __init__(self, database: _Optional[str] = ..., vector: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., id: _Optional[str] = ..., text: _Optional[str] = ..., k: _Optional[int] = ..., filter_json: _Optional[bytes] = ..., recall: _Optional[float] = ..., threshold: _Optional[float] = ..., max_distance: _Optional[float] = ..., fusion: _Optional[_Union[Fusion, str]] = ..., alpha: _Optional[float] = ..., exact: _Optional[bool] = ..., nprobe: _Optional[int] = ..., candidates: _Optional[int] = ..., ef_search: _Optional[int] = ..., group_by: _Optional[str] = ..., group_size: _Optional[int] = ..., include: _Optional[_Union[_types_pb2.Selection, _Mapping]] = ..., explain: _Optional[bool] = ..., session: _Optional[str] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "explanation_json")
+    __slots__ = ("hits", "explanation_json", "session")
     HITS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_JSON_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[_types_pb2.Hit]
     explanation_json: bytes
-    def __init__(self, hits: _Optional[_Iterable[_Union[_types_pb2.Hit, _Mapping]]] = ..., explanation_json: _Optional[bytes] = ...) -> None: ...
+    session: str
+    def __init__(self, hits: _Optional[_Iterable[_Union[_types_pb2.Hit, _Mapping]]] = ..., explanation_json: _Optional[bytes] = ..., session: _Optional[str] = ...) -> None: ...
 
 class SearchBatchRequest(_message.Message):
     __slots__ = ("database", "vectors", "k", "filter_json", "recall", "include", "session")
@@ -92,10 +94,12 @@ class SearchBatchRequest(_message.Message):
     def __init__(self, database: _Optional[str] = ..., vectors: _Optional[_Union[_types_pb2.Vector, _Mapping]] = ..., k: _Optional[int] = ..., filter_json: _Optional[bytes] = ..., recall: _Optional[float] = ..., include: _Optional[_Union[_types_pb2.Selection, _Mapping]] = ..., session: _Optional[str] = ...) -> None: ...
 
 class SearchBatchResponse(_message.Message):
-    __slots__ = ("results",)
+    __slots__ = ("results", "session")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[SearchBatchResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[SearchBatchResult, _Mapping]]] = ...) -> None: ...
+    session: str
+    def __init__(self, results: _Optional[_Iterable[_Union[SearchBatchResult, _Mapping]]] = ..., session: _Optional[str] = ...) -> None: ...
 
 class SearchBatchResult(_message.Message):
     __slots__ = ("hits",)

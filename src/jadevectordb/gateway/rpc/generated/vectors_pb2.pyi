@@ -106,12 +106,14 @@ class GetVectorsRequest(_message.Message):
     def __init__(self, database: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., include: _Optional[_Union[_types_pb2.Selection, _Mapping]] = ..., session: _Optional[str] = ...) -> None: ...
 
 class GetVectorsResponse(_message.Message):
-    __slots__ = ("vectors", "missing")
+    __slots__ = ("vectors", "missing", "session")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     vectors: _containers.RepeatedCompositeFieldContainer[_types_pb2.StoredVector]
     missing: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, vectors: _Optional[_Iterable[_Union[_types_pb2.StoredVector, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
+    session: str
+    def __init__(self, vectors: _Optional[_Iterable[_Union[_types_pb2.StoredVector, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., session: _Optional[str] = ...) -> None: ...
 
 class VectorsExistRequest(_message.Message):
     __slots__ = ("database", "ids", "session")
@@ -124,10 +126,12 @@ class VectorsExistRequest(_message.Message):
     def __init__(self, database: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., session: _Optional[str] = ...) -> None: ...
 
 class VectorsExistResponse(_message.Message):
-    __slots__ = ("exists",)
+    __slots__ = ("exists", "session")
     EXISTS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     exists: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, exists: _Optional[_Iterable[bool]] = ...) -> None: ...
+    session: str
+    def __init__(self, exists: _Optional[_Iterable[bool]] = ..., session: _Optional[str] = ...) -> None: ...
 
 class CountVectorsRequest(_message.Message):
     __slots__ = ("database", "filter_json", "session")
@@ -140,10 +144,12 @@ class CountVectorsRequest(_message.Message):
     def __init__(self, database: _Optional[str] = ..., filter_json: _Optional[bytes] = ..., session: _Optional[str] = ...) -> None: ...
 
 class CountVectorsResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "session")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    session: str
+    def __init__(self, count: _Optional[int] = ..., session: _Optional[str] = ...) -> None: ...
 
 class ScrollVectorsRequest(_message.Message):
     __slots__ = ("database", "filter_json", "include", "page_size", "limit", "cursor", "session")
@@ -164,9 +170,11 @@ class ScrollVectorsRequest(_message.Message):
     def __init__(self, database: _Optional[str] = ..., filter_json: _Optional[bytes] = ..., include: _Optional[_Union[_types_pb2.Selection, _Mapping]] = ..., page_size: _Optional[int] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class ScrollVectorsResponse(_message.Message):
-    __slots__ = ("vectors", "cursor")
+    __slots__ = ("vectors", "cursor", "session")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     vectors: _containers.RepeatedCompositeFieldContainer[_types_pb2.StoredVector]
     cursor: str
-    def __init__(self, vectors: _Optional[_Iterable[_Union[_types_pb2.StoredVector, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+    session: str
+    def __init__(self, vectors: _Optional[_Iterable[_Union[_types_pb2.StoredVector, _Mapping]]] = ..., cursor: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
