@@ -136,6 +136,7 @@ def session_backwards(evidence: Evidence, rnd: random.Random) -> Mutated:
                 for s in evidence.sightings[writer.id]
             )
             own = writer.by.call.session == reader.call.session and writer.by.before(reader) and _acknowledged(writer)
+            own = own and writer.by.call.one_entry  # else only this very sighting may have told its version
             before = _before(evidence, writer) if known or own else None
             if before is not None and (before.value is not None or reader.call.kind is Kind.READ):
                 return _resee(evidence, {(reader.name, writer.id): before}), writer.id
