@@ -17,6 +17,7 @@ from jadevectordb.gateway.service.catalog import Catalog, DatabaseRecord, Entry
 from jadevectordb.gateway.service.sessions import reading, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import F
+from jadevectordb.query.seen import SeenSequences
 from tests.cluster_world import Cluster, wait_until
 from tests.nats_cluster import NatsCluster
 
@@ -195,9 +196,9 @@ def test_writes_are_seen_elsewhere_by_session_and_by_strong_reads(cluster: Clust
     other, third = (cluster.gateways[name].store.database("sessions") for name in ("n2", "n3"))
     for n in range(60):
         written = mine.upsert([f"k{n}"], [[1.0, n, 0.0, 0.0]], [{"n": n}])
-        assert other.get(f"k{n}", seen=written.sequences) is not None
+        assert other.get(f"k{n}", seen=SeenSequences(written.sequences)) is not None
         assert third.get(f"k{n}", consistency="strong") is not None
-        assert third.count(seen=written.sequences) >= 1
+        assert third.count(seen=SeenSequences(written.sequences)) >= 1
     assert other.count(consistency="strong") == 60
 
 
@@ -241,7 +242,7 @@ def test_metadata_is_changed_and_vectors_are_deleted(cluster: Cluster) -> None:
     database.upsert(["a", "b", "c"], [[1, 0]] * 3, [{"x": 1}, {"x": 2}, {"x": 3}])
     changed = database.update_metadata(["a", "nobody"], {"y": True})
     assert changed.count == 1
-    assert database.get("a", seen=changed.sequences).metadata == {"x": 1, "y": True}  # type: ignore[union-attr]
+    assert database.get("a", seen=SeenSequences(changed.sequences)).metadata == {"x": 1, "y": True}  # type: ignore[union-attr]
     large = {"text": "t" * 600_000}
     database.update_metadata("b", large)
     with pytest.raises(JadeError) as refused:
@@ -353,11 +354,12 @@ def test_catalogs_of_all_nodes_agree(cluster: Cluster) -> None:
 def test_what_clients_send_reaches_a_cluster(cluster: Cluster, filled: ClusterDatabase) -> None:
     entry = Entry(DatabaseRecord(id="filled", name="filled"), filled, 0)
     assert reading("filled~0.1,3.1", "strong", entry) == {"seen": {0: 1, 3: 1}, "consistency": "strong"}
+    assert reading("", "", entry) == {"seen": {}}
     assert writing("eventual", entry) == {"consistency": "eventual"} and writing("", entry) == {}
     assert filled.exists("v1", **reading("filled~0.1", "", entry))
     with pytest.raises(JadeError) as refused:
         filled.exists("v1", **reading("filled~9.1", "", entry))
     assert refused.value.code is ErrorCode.INVALID_ARGUMENT
     with pytest.raises(JadeError) as behind:
-        filled.exists("v1", seen={0: 10_000, 1: 10_000, 2: 10_000, 3: 10_000}, timeout=0.3)
+        filled.exists("v1", seen=SeenSequences(dict.fromkeys(range(4), 10_000)), timeout=0.3)
     assert behind.value.retryable

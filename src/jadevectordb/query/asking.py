@@ -34,6 +34,7 @@ from jadevectordb.query.question import (
     Question,
     as_jade_error,
     asked_of,
+    is_late,
 )
 from jadevectordb.query.routing import route
 from jadevectordb.topology.cluster_map import DatabaseRecord
@@ -295,7 +296,7 @@ class Asking:
             self._gathered.error = error
             self._finish()
             return
-        if error.code is ErrorCode.TIMEOUT or "sent" in error.details:
+        if is_late(error):
             self._fan_out.balancer.suspect(attempt.node, self._transport.now_s())
         for number in attempt.slot.shards:
             self._errors[number] = error

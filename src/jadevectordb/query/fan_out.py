@@ -26,6 +26,7 @@ from jadevectordb.query.question import (
     Question,
     as_jade_error,
     asked_of,
+    is_late,
 )
 from jadevectordb.query.routing import route
 
@@ -68,6 +69,8 @@ class FanOut:
             answer, error = _answer_of(local, call, worker_s)
             if error is not None:
                 failure = as_jade_error(error)
+                if is_late(failure):
+                    self.balancer.suspect(self.node, self.transport.now_s())
                 return None if failure.code in ELSEWHERE else Gathered(error=failure, calls=1)
             if question.accept is not None and not question.accept(answer):
                 return None

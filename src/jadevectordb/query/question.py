@@ -109,6 +109,11 @@ def as_jade_error(error: Exception) -> JadeError:
     return JadeError(ErrorCode.INTERNAL_ERROR, f"A node failed to answer: {error!r}.")
 
 
+def is_late(error: JadeError) -> bool:
+    """Whether the node is slow, silent or behind its log, so that others are better asked first for a while."""
+    return error.code is ErrorCode.TIMEOUT or "sent" in error.details or "behind" in error.details
+
+
 def _unanswered(missing: Mapping[int, JadeError]) -> JadeError:
     """One error for all shards that did not answer."""
     shards = sorted(missing)

@@ -32,6 +32,7 @@ from jadevectordb.model.limits import NODE_ANSWER_BYTES, TERM_COUNTS_REMEMBERED_
 from jadevectordb.ports.node_calls import Asked, FoundWords, Judge, Judged, LookAtText, SearchWords, TextFigures
 from jadevectordb.query import merge
 from jadevectordb.query.hedging import Hedging
+from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.plan import Match
 from jadevectordb.query.question import Gathered
 
@@ -202,16 +203,19 @@ class ClusterWords:
         return Rankings(gathered, by_vector, by_text, stats, live)
 
 
-def figures_of(databases: Seq[ClusterWords], wanted: Wanted) -> Figures:
+def figures_of(databases: Seq[ClusterWords], level: ReadLevel) -> Figures:
     """What the text indexes of all shards of these databases hold, taken together.
 
     Different terms are counted exactly: hashes of all of them come here, a part at a time.
     """
-    counted = [one for words in databases for one in words.look(0, 0, wanted)]
+    asked = [(words, Wanted(level)) for words in databases]  # what one database has seen says nothing of another
+    counted = [one for words, wanted in asked for one in words.look(0, 0, wanted)]
     parts = max(1, -(-max(one.terms for one in counted) * 8 // NODE_ANSWER_BYTES))
     terms = 0
     for part in range(parts):
-        hashes = [np.frombuffer(one.hashes, "<u8") for words in databases for one in words.look(part, parts, wanted)]
+        hashes = [
+            np.frombuffer(one.hashes, "<u8") for words, wanted in asked for one in words.look(part, parts, wanted)
+        ]
         terms += len(np.unique(np.concatenate(hashes)))
     return Figures(sum(one.documents for one in counted), sum(one.tokens for one in counted), terms)
 

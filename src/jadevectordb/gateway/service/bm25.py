@@ -34,6 +34,7 @@ from jadevectordb.model.limits import DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_PER_REQ
 from jadevectordb.model.schema import FieldType, Schema, parse_schema
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
+from jadevectordb.query.levels import ReadLevel
 
 _PREFIX = "bm25/"
 _COMPANION = "_texts-"  # + the database's engine name; names with an underscore are the server's own
@@ -361,8 +362,8 @@ def _items(handle: AnyDatabase, condition: dict[str, Any] | None = None) -> Iter
 def _figures_of(handle: AnyDatabase, companion: AnyDatabase | None, *, latest: bool) -> TextFigures:
     both = [one for one in (handle, companion) if one is not None]
     if isinstance(handle, ClusterDatabase):
-        wanted = handle.wanted(**_latest(handle, latest))
-        found = words.figures_of([one.words for one in both if isinstance(one, ClusterDatabase)], wanted)
+        level = ReadLevel.STRONG if latest else ReadLevel.SESSION
+        found = words.figures_of([one.words for one in both if isinstance(one, ClusterDatabase)], level)
         return TextFigures(found.documents, found.tokens, found.terms)
     return figures_of([one._use().view for one in both if isinstance(one, Database)])
 

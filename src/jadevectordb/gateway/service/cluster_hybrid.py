@@ -54,6 +54,7 @@ class ClusterHybrid:
     _stats: TermStats | None = None  # that vectors' texts are scored with,
     _document_stats: TermStats | None = None  # and those of texts without vectors
     _items: dict[str, Item] = field(default_factory=dict)
+    _texts: Wanted = field(default_factory=Wanted)  # of the other database a client has seen no sequences
 
     def rank(self, depth: int) -> ClusterRankings:
         """Both rankings to this depth. Raises what is wrong with the query, UNAVAILABLE, TIMEOUT."""
@@ -77,7 +78,7 @@ class ClusterHybrid:
         """Over both databases, where there are both; else ranking counts by itself."""
         if self.documents is None or not self._terms:
             return
-        theirs = self.documents.words.count(self._terms, _LATEST)
+        theirs = self.documents.words.count(self._terms, self._texts)
         own = self.database.words.count(self._terms, self.wanted)
         if self.database.words.fields == self.documents.words.fields:
             own = theirs = own + theirs
@@ -105,7 +106,7 @@ class ClusterHybrid:
             assert self.documents is not None
             told: dict[str, object] = {"k": asked, "recall": self.recall}
             ranked = self.documents.words.rank(
-                self._terms, b"", told, ("metadata",), _LATEST, stats=self._document_stats
+                self._terms, b"", told, ("metadata",), self._texts, stats=self._document_stats
             )
             texts = ranked.texts(asked)
             joined = self._joined(dict(by_text), texts)
@@ -150,11 +151,8 @@ class ClusterHybrid:
                 by_text[name] = score.text
         if self.documents is not None and self._document_stats is not None and without_text:
             texts: Mapping[str, Score] = self.documents.words.judge(
-                without_text, self._terms, self._document_stats, b"", _LATEST
+                without_text, self._terms, self._document_stats, b"", self._texts
             )
             for name, score in texts.items():
                 by_text[name] = max(by_text.get(name, 0.0), score.text)
         return by_vector, by_text
-
-
-_LATEST = Wanted()  # of texts without vectors a client has seen no sequences

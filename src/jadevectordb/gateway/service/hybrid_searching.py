@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class HybridQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """vector: (dimension,) or None; text: "" = none. threshold: only hits whose fused score is at least this."""
+    """vector: (dimension,) or None; text: "" = none. threshold: only hits whose fused score is at least this. reading: from `sessions`."""
 
     vector: Any = None
     text: str = ""
@@ -38,6 +38,7 @@ class HybridQuery(msgspec.Struct, frozen=True, kw_only=True):
     rrf_k: int = RRF_K
     recall: float = 0.95
     threshold: float | None = None
+    reading: Mapping[str, Any] = {}
 
 
 class HybridAnswer(msgspec.Struct, frozen=True):
@@ -143,6 +144,7 @@ def _retrieve(services: Services, entry: Entry, query: HybridQuery, k: int, inde
         alpha=query.alpha,
         rrf_k=query.rrf_k,
         recall=query.recall,
+        reading=query.reading,
     )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jadevectordb.gateway.rest.http import Request, Response, Route, invalid, reply
+from jadevectordb.gateway.rest.session import reading_of
 from jadevectordb.gateway.rest.v1.databases import number
 from jadevectordb.gateway.rest.v1.search import ALIASES as SEARCH_ALIASES
-from jadevectordb.gateway.rest.v1.search import Wanted, flag, real, shown_hybrid, wanted_of
+from jadevectordb.gateway.rest.v1.search import Wanted, consistency_of, flag, real, shown_hybrid, wanted_of
 from jadevectordb.gateway.rest.v1.vectors import values_of
-from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.hybrid import FUSIONS, HybridHit
 from jadevectordb.gateway.service.hybrid_searching import HybridQuery, run_hybrid
 from jadevectordb.gateway.service.services import Services
@@ -27,7 +27,7 @@ ALIASES: Mapping[str, str] = {
 _RRF_K_MAX = 1_000_000
 
 
-def query_of(fields: dict[str, Any], entry: Entry, wanted: Wanted) -> HybridQuery:
+def query_of(request: Request, fields: dict[str, Any], wanted: Wanted) -> HybridQuery:
     """The fields that hybrid and re-ranking searches share. Raises INVALID_ARGUMENT, DIMENSION_MISMATCH."""
     text = fields.get("text", "")
     if not isinstance(text, str):
@@ -38,7 +38,7 @@ def query_of(fields: dict[str, Any], entry: Entry, wanted: Wanted) -> HybridQuer
     alpha = real(fields, "alpha", 0.7)
     if alpha is None or not 0 <= alpha <= 1:
         raise invalid(f"alpha must be 0 to 1 (the vector's share), got {alpha}.")
-    vector = values_of(fields["vector"], entry, "queryVector") if "vector" in fields else None
+    vector = values_of(fields["vector"], request.entry, "queryVector") if "vector" in fields else None
     if vector is None and not text.strip():
         raise invalid("Give a queryVector (a list of numbers), a queryText, or both.")
     return HybridQuery(
@@ -51,6 +51,7 @@ def query_of(fields: dict[str, Any], entry: Entry, wanted: Wanted) -> HybridQuer
         rrf_k=number(fields.get("rrf_k", 60), "k", 0, _RRF_K_MAX),
         recall=wanted.recall,
         threshold=wanted.threshold,
+        reading=reading_of(request, consistency_of(fields)),
     )
 
 
@@ -63,7 +64,7 @@ def _hybrid(services: Services, request: Request) -> Response:
     fields = request.fields(ALIASES)
     entry = request.entry
     wanted = wanted_of(fields, entry)
-    query = query_of(fields, entry, wanted)
+    query = query_of(request, fields, wanted)
     with_scores = flag(fields, "includeScores", True)
     answer = run_hybrid(services, entry, request.principal, query)
     by_words = answer.indexed and bool(query.text.strip())

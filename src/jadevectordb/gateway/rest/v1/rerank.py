@@ -58,7 +58,7 @@ def _search(services: Services, request: Request) -> Response:
         services,
         entry,
         request.principal,
-        query_of(fields, entry, wanted),
+        query_of(request, fields, wanted),
         depth=number(fields.get("rerankTopN", 100), "rerankTopN", 1, RERANK_DOCUMENTS_MAX),
         enabled=flag(fields, "enableReranking", True),
         diversity=_diversity(fields),

@@ -108,7 +108,8 @@ def real(fields: dict[str, Any], name: str, default: float | None) -> float | No
     return number
 
 
-def _consistency(fields: dict[str, Any]) -> str:
+def consistency_of(fields: dict[str, Any]) -> str:
+    """What the body says of it, "" = nothing."""
     value = fields.get("consistency", "")
     if not isinstance(value, str):
         raise invalid(f"consistency must be a text, got {value!r:.60}.")
@@ -160,8 +161,11 @@ def _search(services: Services, request: Request) -> Response:
     started = services.clock.monotonic_s()
     vector = _query_vector(services, entry, fields)
     plan: dict[str, Any] = {}
+    reading = reading_of(request, consistency_of(fields))
     if vector is None:
-        query = HybridQuery(text=fields["text"], k=wanted.k, filter=wanted.filter, threshold=wanted.threshold)
+        query = HybridQuery(
+            text=fields["text"], k=wanted.k, filter=wanted.filter, threshold=wanted.threshold, reading=reading
+        )
         answer = run_words(services, entry, request.principal, query)
         results, query_id, used = [shown_hybrid(h, h.score, wanted) for h in answer.hits], answer.query_id, "BM25"
     else:
@@ -169,7 +173,6 @@ def _search(services: Services, request: Request) -> Response:
             k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=explain,
             allow_partial=flag(fields, "allow_partial", False),
         )  # fmt: skip
-        reading = reading_of(request, _consistency(fields))
         hits, query_id = search(
             services, entry, request.principal, vector, options, node=wanted.filter, reading=reading
         )
