@@ -13,6 +13,7 @@ from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.query.seen import SeenSequences
 from tests.cluster_world import Cluster, wait_until
 from tests.nats_cluster import NatsCluster
 
@@ -233,8 +234,10 @@ def test_a_session_sees_its_own_writes(cluster: Cluster) -> None:
     other = cluster.gateways["n3"].store.database("own")
     for n in range(40):
         written = mine.upsert([f"k{n}"], [[1, n]], [{"text": f"number word{n}"}])
-        assert other.search(text=f"word{n}", seen=written.sequences).ids == [f"k{n}"]
-        assert other.search([1, 0], text=f"word{n}", k=200, seen=written.sequences).ids.count(f"k{n}") == 1
+        seen = SeenSequences(written.sequences)
+        assert other.search(text=f"word{n}", seen=seen).ids == [f"k{n}"]
+        assert other.search([1, 0], text=f"word{n}", k=200, seen=seen).ids.count(f"k{n}") == 1
+        assert all(seen[shard] >= sequence for shard, sequence in written.sequences.items())
 
 
 def test_one_node_away_is_not_noticed_and_two_are_said(cluster: Cluster) -> None:
