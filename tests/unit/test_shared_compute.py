@@ -83,7 +83,7 @@ def waiting(shared: SharedCompute, count: int) -> None:
 def test_hurried_work_goes_first_and_the_rest_in_the_order_it_came() -> None:
     steps = Steps()
     shared = SharedCompute(steps)
-    first = Task(shared.share(), b"first")
+    first = Task(shared.share(), b"first", hurried=True)
     steps.wait_begun(1)
     tasks = [first]
     for number, (name, hurried) in enumerate([(b"second", False), (b"third", False), (b"hurried", True)]):
@@ -129,3 +129,17 @@ def test_interrupting_cuts_off_what_runs_for_that_replica() -> None:
     steps.wait_begun(1)
     task.share.interrupt()
     assert task.join() is ErrorCode.CANCELLED
+
+
+def test_hurried_work_of_one_replica_cuts_off_leisurely_work_of_another() -> None:
+    steps = Steps()
+    shared = SharedCompute(steps)
+    leisurely = Task(shared.share(), b"leisurely")
+    steps.wait_begun(1)
+    hurried = Task(shared.share(), b"hurried", hurried=True)
+    assert steps.wait_begun(2)[-1] == b"hurried" and leisurely.join() is ErrorCode.CANCELLED
+    late = Task(shared.share(), b"late", hurried=True)  # that one is waited for too: it is left alone
+    waiting(shared, 1)
+    for name in (b"hurried", b"late"):
+        steps.finish(name)
+    assert (hurried.join(), late.join()) == (b"hurried", b"late")

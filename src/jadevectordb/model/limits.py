@@ -255,6 +255,7 @@ HEARTBEAT_S = 1.0
 RETIRED_SERVES_S = 2.0  # how long a replica that is needed no more still answers, for those with an older map
 REPLICAS_MAX = 7  # of one shard
 NODES_MAX = 1024  # of a cluster
+HURRY_S_MAX = 10.0  # how long builds are hurried because somebody once said that he waits; who waits says it again
 MAP_CHANGES_KEPT_MAX = 64  # newest changes of the cluster map that it carries the reasons of,
 MAP_REASON_LENGTH_MAX = 300  # each of so many characters
 MASTER_TURN_S = 0.5  # how often the master looks whether something is to be done, when nothing has changed

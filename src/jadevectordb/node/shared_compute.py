@@ -1,5 +1,7 @@
 """One process for the heavy work of many replicas: each builds when it is its turn, hurried work first.
 
+Hurried work cuts off what is not, which is done again after it.
+
 A node holds many replicas, each with background work of its own. With a process each they would take the machine from searching, and
 a hundred megabytes apiece; so all of a node's replicas share one process for each lane.
 """
@@ -21,6 +23,7 @@ class SharedCompute:
         self._compute = compute
         self._changed = threading.Condition()  # guards the fields below
         self._running: _Share | None = None
+        self._is_running_hurried = False
         self._waiting: list[tuple[bool, _Share]] = []  # (whether unhurried, who), in the order they came
 
     def share(self) -> Compute:
@@ -36,12 +39,17 @@ class SharedCompute:
         turn = (not hurried, share)
         with self._changed:
             self._waiting.append(turn)
-            self._changed.wait_for(lambda: share.is_closed or (self._running is None and self._next() is turn))
+            while not (share.is_closed or (self._running is None and self._next() is turn)):
+                if not hurried or self._running is None or self._is_running_hurried:
+                    self._changed.wait()
+                else:  # nobody waits for that one, and it takes only what the machine has to spare: it may take for ever
+                    self._compute.interrupt()  # again and again: its task may be about to begin
+                    self._changed.wait(_LOOK_S)
             self._waiting.remove(turn)
             if share.is_closed:
                 self._changed.notify_all()
                 raise _closed()
-            self._running = share
+            self._running, self._is_running_hurried = share, hurried
         try:
             return self._compute.run(task, payload, hurried=hurried)
         except JadeError as error:

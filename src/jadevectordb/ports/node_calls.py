@@ -207,10 +207,12 @@ class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Figures of each shard asked, as JSON of `Database.stats` ("stats"), or digests ("digest").
 
     "verify": every file of each is read and compared with its checksum; the answer says of each which is damaged, "" when none is.
+    hurry_s: above 0: somebody waits for what these replicas have to build; they hurry for so long, or until it is built.
     """
 
     asked: Asked
     what: Literal["stats", "digest", "verify"]
+    hurry_s: float = 0.0
 
 
 class Looked(msgspec.Struct, array_like=True, kw_only=True):

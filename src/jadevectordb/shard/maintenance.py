@@ -83,6 +83,7 @@ class Maintenance:
         self._closing = False
         self._events = 0  # counts what the threads should look at, so that none is missed between looking and waiting
         self._hurry = 0  # callers waiting for the plan to be reached
+        self._hurried_until_s = float("-inf")  # the same of callers elsewhere, who say so now and then
         self._building: dict[Lane, _UnderWay] = {}
         self._plans: dict[ShardId, tuple[object, float, float]] = {}  # plan seen, since when, first unmet since when
         self._troubles: dict[str, JadeError] = {}  # why a thread can't go on, by its name
@@ -153,6 +154,23 @@ class Maintenance:
     def wait_settled(self, timeout_s: float | None) -> None:
         """Return when every frozen row is in an indexed segment as planned. Raises TIMEOUT, or the trouble in the way."""
         self._wait(self._settled, timeout_s, "Indexing")
+
+    def hurry(self, for_s: float) -> None:
+        """Somebody waits elsewhere until this is settled: for so long build as if he waited here."""
+        with self._wake:
+            now_s = self._clock.monotonic_s()
+            was_hurried = now_s < self._hurried_until_s
+            if self._settled():
+                self._hurried_until_s = float("-inf")
+                return
+            self._hurried_until_s = now_s + for_s
+            self._interrupt_outdated()
+            if not was_hurried:
+                self._events += 1
+                self._wake.notify_all()
+
+    def _is_hurried(self) -> bool:
+        return self._hurry > 0 or self._clock.monotonic_s() < self._hurried_until_s
 
     def wait_written(self, timeout_s: float | None) -> None:
         """Return when a checkpoint holds every frozen row. Raises TIMEOUT, or the trouble in the way."""
@@ -289,12 +307,12 @@ class Maintenance:
             large = [b for b in builds if b.rows > LARGE_ROWS]
             rested = self._large_plan_rested(replica.shard, [b.span for b in large], now)
             # While rows are on their way to the disk the plan is not the one that the waiting callers will have
-            rested = rested or (self._hurry > 0 and not replica.state.frozen)
+            rested = rested or (self._is_hurried() and not replica.state.frozen)
             for build in builds:
                 if (build.rows > LARGE_ROWS) != (lane is Lane.LARGE) or not (lane is Lane.SMALL or rested):
                     continue
                 if not any(busy.overlaps(replica, build) for busy in self._building.values()):
-                    return _UnderWay(replica, build, bool(self._hurry) or self._rows_to_build() >= _HURRY_ROWS)
+                    return _UnderWay(replica, build, self._is_hurried() or self._rows_to_build() >= _HURRY_ROWS)
         return None
 
     def _large_plan_rested(self, shard: ShardId, plan: list[object], now: float) -> bool:

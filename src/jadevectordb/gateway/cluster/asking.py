@@ -23,6 +23,7 @@ from jadevectordb.index.api import RECALL_DEFAULT
 from jadevectordb.model import filters
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
+from jadevectordb.model.limits import HURRY_S_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 from jadevectordb.model.schema import parse_schema
@@ -205,6 +206,8 @@ def look(held: Held, call: Look, check_wanted: CheckWanted) -> Looked:
     for shard, opening in zip(held.shards, held.openings, strict=True):
         check_wanted()
         database = opening.database
+        if call.hurry_s > 0:
+            database.maintenance.hurry(min(call.hurry_s, HURRY_S_MAX))
         by_shard.append((shard, msgspec.json.encode(_seen(database, call.what))))
     return Looked(by_shard=by_shard)
 

@@ -19,6 +19,7 @@ from jadevectordb.topology.placed import PlacedDatabase
 
 _KNOWN_FOR_S = 10.0  # how old the kind of index in use may be
 _LOOK_S = 0.2  # between looks while waiting
+_HURRY_S = 2.0  # some looks may be late
 _ANY = Wanted(ReadLevel.EVENTUAL, timeout_s=5.0)
 
 
@@ -89,7 +90,7 @@ class ClusterLooks:
         pause = threading.Event()
         while True:
             check()
-            late = self._late(sequences, lambda stats: stats.settled)
+            late = self._late(sequences, lambda stats: stats.settled, hurry_s=_HURRY_S)
             if not late:
                 return
             left_s = _LOOK_S if until_s is None else until_s - self._reader.now_s()
@@ -106,15 +107,17 @@ class ClusterLooks:
         """Whether replicas on live nodes have applied these and hold at most so many rows in memory only."""
         return not self._late(sequences, lambda stats: _rows_in_memory(stats) <= rows)
 
-    def _late(self, sequences: Mapping[int, int], is_done: Callable[[Stats], bool]) -> list[str]:
-        """Replicas on live nodes that have not applied these, or are not done."""
+    def _late(
+        self, sequences: Mapping[int, int], is_done: Callable[[Stats], bool], *, hurry_s: float = 0.0
+    ) -> list[str]:
+        """Replicas on live nodes that have not applied these, or are not done. hurry_s: as of `Look`."""
         record = self._mirror.map.databases.get(self._placed.id)
         if record is None:
             return ["all shards"]
         places = [(node, shard) for shard in sequences for node in live_replicas(record, shard, self._mirror.is_alive)]
         bare = set(sequences) - {shard for _, shard in places}
         late = [f"shard {shard} (no live replica)" for shard in sorted(bare)]
-        found = self._reader.stats_of_all(places, _ANY)
+        found = self._reader.stats_of_all(places, _ANY, hurry_s=hurry_s)
         for node, shard in places:
             stats = found.get((node, shard))
             if stats is None or stats.watermarks[0] < sequences[shard] or not is_done(stats):

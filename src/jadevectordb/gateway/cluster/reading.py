@@ -267,11 +267,13 @@ class ClusterReader:
             for shard, value in answered.by_shard
         }
 
-    def stats_of_all(self, replicas: Iterable[tuple[str, int]], wanted: Wanted) -> dict[tuple[str, int], Stats]:
-        """Of these replicas, (node, shard); those that did not answer are left out."""
+    def stats_of_all(
+        self, replicas: Iterable[tuple[str, int]], wanted: Wanted, *, hurry_s: float = 0.0
+    ) -> dict[tuple[str, int], Stats]:
+        """Of these replicas, (node, shard); those that did not answer are left out. hurry_s: as of `Look`."""
         places = list(replicas)
         questions = [
-            self._question((shard,), _look_call("stats"), wanted, None, _NO_SEQUENCES, only=node)
+            self._question((shard,), _look_call("stats", hurry_s), wanted, None, _NO_SEQUENCES, only=node)
             for node, shard in places
         ]
         found = {}
@@ -390,8 +392,8 @@ def _get_call(ids: tuple[str, ...], vectors: bool) -> Callable[[Asked], msgspec.
     return lambda asked: Get(asked=asked, ids=ids, vectors=vectors)
 
 
-def _look_call(what: Literal["stats", "digest", "verify"]) -> Callable[[Asked], msgspec.Struct]:
-    return lambda asked: Look(asked=asked, what=what)
+def _look_call(what: Literal["stats", "digest", "verify"], hurry_s: float = 0.0) -> Callable[[Asked], msgspec.Struct]:
+    return lambda asked: Look(asked=asked, what=what, hurry_s=hurry_s)
 
 
 def _cut(names: list[str], most: int) -> Iterable[list[str]]:
