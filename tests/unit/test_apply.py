@@ -7,7 +7,7 @@ import pytest
 
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.ids import HybridTime, RequestId, Sequence, VectorId
-from jadevectordb.model.limits import FREEZE_DEAD_ROWS_MAX, FREEZE_ENTRIES_MAX
+from jadevectordb.model.limits import FREEZE_BARRIERS_MAX, FREEZE_DEAD_ROWS_MAX, FREEZE_ENTRIES_MAX
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Barrier, Delete, Entry, Operation, Outcome, Seal, Update, Write
 from jadevectordb.model.schema import parse_schema
@@ -53,10 +53,23 @@ def test_frozen_after_so_many_entries_however_few_rows() -> None:
     shard = Shard(seal_rows=100)
     shard.apply(write("a"))
     for _ in range(2 * FREEZE_ENTRIES_MAX):
-        shard.apply(Barrier())
+        shard.apply(Delete([VectorId("nobody")]))
     assert shard.freezes == [FREEZE_ENTRIES_MAX, 2 * FREEZE_ENTRIES_MAX]
     assert shard.state.frozen[1].view is None, "nothing arrived, yet the log before it is dispensable"
     assert shard.state.next_unit == 1
+
+
+def test_barriers_cut_nothing_into_small_segments_and_the_log_may_go_all_the_same() -> None:
+    shard = Shard(seal_rows=100)
+    for _ in range(FREEZE_ENTRIES_MAX):
+        shard.apply(Barrier())
+    assert shard.freezes == [FREEZE_ENTRIES_MAX] and shard.state.frozen[0].view is None
+    shard.apply(write("a"))
+    for _ in range(FREEZE_BARRIERS_MAX - 1):
+        shard.apply(Barrier())
+    assert len(shard.freezes) == 1 and shard.state.growing.count == 1
+    shard.apply(Barrier())
+    assert shard.freezes[1:] == [shard.sequence], "what a restart replays is bounded still"
 
 
 def test_frozen_after_so_many_deaths() -> None:

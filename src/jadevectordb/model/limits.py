@@ -48,6 +48,7 @@ GROWING_BLOCK_ROWS = 1024  # rows of a growing segment that become one column se
 FREEZE_ENTRIES_MAX = (
     10_000  # entries after which a growing segment is frozen however few rows it has: bounds what a restart replays
 )
+FREEZE_BARRIERS_MAX = 200_000  # the same for barriers, which cost a restart little and come with every STRONG read
 FREEZE_DEAD_ROWS_MAX = 65_536  # and rows killed
 
 LOG_GROUP_BYTES_MAX = 16 << 20  # frames of callers that wait at the same time are synced together up to this size

@@ -27,6 +27,7 @@ from jadevectordb.model import filters
 from jadevectordb.model.ids import Sequence, VectorId, Version
 from jadevectordb.model.limits import (
     ENTRY_ROWS_MAX,
+    FREEZE_BARRIERS_MAX,
     FREEZE_DEAD_ROWS_MAX,
     FREEZE_ENTRIES_MAX,
     REQUESTS_REMEMBERED_MAX,
@@ -103,7 +104,8 @@ class ShardState:
         self.requests: RequestTable = OrderedDict(requests)
         self.frozen: deque[Frozen] = deque()  # oldest first; the shell takes them off as they are written
         self._next_unit = next_unit
-        self._entries_since_freeze = 0
+        self._entries_since_freeze = 0  # without barriers
+        self._barriers_since_freeze = 0
         self._killed_since_freeze = 0
         self._start_growing()
 
@@ -143,7 +145,10 @@ class ShardState:
         return outcome
 
     def _perform(self, sequence: Sequence, entry: Entry) -> Outcome:
-        self._entries_since_freeze += 1
+        if isinstance(entry.operation, Barrier):
+            self._barriers_since_freeze += 1
+        else:
+            self._entries_since_freeze += 1
         match entry.operation:
             case Write() as write:
                 return self._write(sequence, write)
@@ -267,8 +272,11 @@ class ShardState:
     # Freezing
 
     def _freeze_if_due(self) -> None:
+        # Reading at STRONG must not cut what is written into small segments; where there is nothing to cut, the log may go
+        barriers_max = FREEZE_BARRIERS_MAX if self.growing.count else FREEZE_ENTRIES_MAX
         if (
             self.growing.count >= self.config.seal_rows
+            or self._barriers_since_freeze >= barriers_max
             or self._entries_since_freeze >= FREEZE_ENTRIES_MAX
             or self._killed_since_freeze >= FREEZE_DEAD_ROWS_MAX
         ):
@@ -285,7 +293,7 @@ class ShardState:
             self._next_unit += 1
             self._start_growing()
         self.spans = replan(self.spans, [self._live_in(s) for s in self.spans], settle=settle, compact=compact)
-        self._entries_since_freeze = self._killed_since_freeze = 0
+        self._entries_since_freeze = self._barriers_since_freeze = self._killed_since_freeze = 0
         self.frozen.append(
             Frozen(
                 unit,
