@@ -376,7 +376,7 @@ class ClusterDatabase:
         """What keeps shards from being read, as far as this node knows, "" when nothing does. Asks nobody."""
         return "closed" if self._closed.is_set() else self._looks.trouble()
 
-    def written_up_to(self, shard: int, mark: int, limit: int, seen: Mapping[int, int]) -> list[Item]:
+    def written_up_to(self, shard: int, mark: int, limit: int, seen: SeenSequences) -> list[Item]:
         """Up to `limit` vectors of a shard whose version, the sequence that wrote them last, is at most the mark."""
         return self._reader.aged(shard, mark, limit, self._wanted("session", seen, READ_S_MAX))
 

@@ -28,6 +28,7 @@ from jadevectordb.model.ids import VectorId
 from jadevectordb.model.limits import EXPIRE_BATCH_ROWS
 from jadevectordb.ports.clock import Clock
 from jadevectordb.query.aged import written_up_to
+from jadevectordb.query.seen import SeenSequences
 from jadevectordb.segment.reader import SegmentReader
 
 _TRIES = 5  # of a batch whose vectors are written again meanwhile
@@ -128,7 +129,7 @@ class ClusterAging:
     def __init__(self, handle: ClusterDatabase, clocks: Clocks) -> None:
         self._handle = handle
         self._clocks = clocks
-        self._wrote: dict[int, int] = {}  # by shard, what to have applied before it is read again
+        self._seen = SeenSequences()  # what the sweep has read and deleted
 
     def come_to(self) -> tuple[int, tuple[int, ...]]:
         marks = tuple(self._handle.watermarks())
@@ -138,7 +139,7 @@ class ClusterAging:
         for shard, mark in enumerate(marks):
             seen: dict[str, int] = {}
             while mark:
-                items = self._handle.written_up_to(shard, mark, EXPIRE_BATCH_ROWS, self._wrote)
+                items = self._handle.written_up_to(shard, mark, EXPIRE_BATCH_ROWS, self._seen)
                 if all(seen.get(item.id) == item.version for item in items):
                     break  # none, or what could not be deleted: the next sweep looks once more
                 seen = {item.id: item.version for item in items}
@@ -146,9 +147,9 @@ class ClusterAging:
 
     def delete_as_seen(self, batch: list[Old]) -> list[VectorId]:
         def get(ids: list[VectorId]) -> list[Item | None]:
-            return self._handle.get(ids, seen=self._wrote)
+            return self._handle.get(ids, seen=self._seen)
 
-        return _delete_as_seen(self._handle, batch, get, self._wrote.update)
+        return _delete_as_seen(self._handle, batch, get, lambda sequences: self._seen.raise_to(sequences.items()))
 
 
 def _line_of(item: Item) -> bytes:
