@@ -147,7 +147,9 @@ class Server:
         )  # fmt: skip
         host = OsHost(data)
         alerts = Alerts(
-            metadata, clock, lambda: secrets.token_hex(8), (disk_check(host), database_check(catalog.every))
+            metadata, clock, lambda: secrets.token_hex(8), (database_check(catalog.every),), own_checks=(disk_check(host),),
+            node="" if self.cluster is None else self.cluster.node,
+            is_speaker=(lambda: True) if self.cluster is None else self.cluster.is_master,
         )  # fmt: skip
         self._closers.append(alerts.close)
         lifecycle = Lifecycle(

@@ -147,3 +147,44 @@ def test_a_damaged_database_raises_an_alert(tmp_path: Path) -> None:
     alerts.check()
     alerts.close()
     alerts.close()
+
+
+def test_nodes_of_a_cluster_share_alerts_and_each_ends_its_own(tmp_path: Path) -> None:
+    """Two processes over one store: both list and acknowledge all, neither ends what it does not see."""
+    clock, unique = SetClock(), Numbers()
+    metadata = metadata_at(tmp_path)
+    disks, shared = {name: Troubles() for name in ("n1", "n2")}, Troubles()
+    speaker = "n1"
+    nodes = {
+        name: Alerts(
+            metadata, clock, unique, (shared,), own_checks=(disks[name],), node=name,
+            is_speaker=lambda name=name: speaker == name, background=False,
+        )
+        for name in disks
+    }  # fmt: skip
+
+    def check() -> None:
+        for node in nodes.values():
+            node.check()
+
+    disk = Condition("disk-low", AlertType.WARNING, "little room")
+    disks["n1"].now = disks["n2"].now = [disk]
+    shared.now = [Condition("damage/db_1", AlertType.ERROR, "damaged")]
+    check()
+    check()
+    assert sorted(alert.message for alert in nodes["n2"].list()) == [
+        "Node n1: little room", "Node n2: little room", "damaged",
+    ]  # fmt: skip
+    disks["n1"].now = []
+    speaker = "n2"
+    check()
+    ended = [alert.message for alert in nodes["n1"].list() if alert.ended_ms is not None]
+    assert ended == ["Node n1: little room"] and len(nodes["n1"].list()) == 3
+    (damaged,) = nodes["n1"].list("error")
+    assert nodes["n1"].acknowledge(damaged.id, "one").acknowledged_by == "one"
+    assert nodes["n2"].acknowledge(damaged.id, "two").acknowledged_by == "one"
+    raised = nodes["n2"].create("info", "said by a person")
+    assert nodes["n1"].acknowledge(raised.id, "one").message == "said by a person"
+    shared.now = []
+    check()
+    assert nodes["n1"].list("error")[0].ended_ms == clock.ms

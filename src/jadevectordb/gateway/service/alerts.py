@@ -2,6 +2,9 @@
 
 A system alert belongs to a condition, such as a disk that is almost full. While it lasts there is one alert for it, however
 often it is looked at; acknowledged, it stays quiet until the condition has ended and come back.
+
+Alerts are in the metadata store alone, so all nodes of a cluster list and acknowledge the same ones. What a node sees of itself it
+raises and ends itself; what is the same seen from anywhere, such as the state of a database, one node speaks of.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from enum import StrEnum
 
 import msgspec
 
+from jadevectordb.gateway.access.records import Records
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import ALERT_MESSAGE_LENGTH_MAX, ALERTS_KEPT_MAX
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore
 
 logger = logging.getLogger("jadevectordb.alerts")
-_PREFIX = "alert/"
+_OF_NODE = "!"  # between the name of a node and what is the matter with it; names of nodes have none
 
 
 class AlertType(StrEnum):
@@ -55,7 +59,11 @@ Check = Callable[[], Iterable[Condition]]
 
 
 class Alerts:
-    """Thread-safe. checks: what to look at every `interval_s`; see `health_checks`. unique: a fresh short text, for ids."""
+    """Thread-safe, and safe among processes that share the store. checks: what to look at every `interval_s`; see `health_checks`.
+
+    unique: a fresh short text, for ids. node: whose conditions `own_checks` tell, "" on a single node. is_speaker: whether this
+    process speaks of what `checks` tell.
+    """
 
     def __init__(
         self,
@@ -64,19 +72,24 @@ class Alerts:
         unique: Callable[[], str],
         checks: Seq[Check] = (),
         *,
+        own_checks: Seq[Check] = (),
+        node: str = "",
+        is_speaker: Callable[[], bool] = lambda: True,
         interval_s: float = 30.0,
         background: bool = True,
     ) -> None:
         """background: False when the caller checks itself."""
-        self._metadata = metadata
+        self._records = Records(metadata, "alert", Alert)
         self._clock = clock
         self._unique = unique
         self._checks = tuple(checks)
+        self._own_checks = tuple(own_checks)
+        self._own = f"{node}{_OF_NODE}" if node else ""
+        self._is_speaker = is_speaker
         self._interval_s = interval_s
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # one at a time raises alerts here
+        self._room = 0  # for alerts raised here until all are counted again
         self._closing = threading.Event()
-        found = [msgspec.json.decode(record.value, type=Alert) for record in metadata.list(_PREFIX).values()]
-        self._alerts = {alert.id: alert for alert in sorted(found, key=lambda alert: (alert.time_ms, alert.id))}
         self._thread = threading.Thread(target=self._work, name="jade-alerts", daemon=True)
         if background:
             self._thread.start()
@@ -84,13 +97,15 @@ class Alerts:
     def list(self, type: str | None = None, acknowledged: bool | None = None) -> list[Alert]:
         """Newest first. Raises INVALID_ARGUMENT for an unknown type."""
         wanted = None if type is None else _type(type)
-        with self._lock:
-            alerts = list(self._alerts.values())
         return [
             alert
-            for alert in reversed(alerts)
+            for alert in reversed(self._every())
             if wanted in (None, alert.type) and acknowledged in (None, alert.acknowledged)
         ]
+
+    def _every(self) -> Seq[Alert]:
+        """Oldest first."""
+        return sorted(self._records.list().values(), key=lambda alert: (alert.time_ms, alert.id))
 
     def create(self, type: str, message: str) -> Alert:
         """Raised by a person. Raises INVALID_ARGUMENT."""
@@ -101,56 +116,67 @@ class Alerts:
 
     def acknowledge(self, alert_id: str, user: str) -> Alert:
         """Again is fine: who was first stays. Raises NOT_FOUND."""
-        with self._lock:
-            alert = self._alerts.get(alert_id)
-            if alert is None:
-                raise JadeError(ErrorCode.NOT_FOUND, f"Alert not found: {alert_id!r:.100}.")
-            if not alert.acknowledged:
-                now = self._clock.now_ms()
-                alert = msgspec.structs.replace(alert, acknowledged=True, acknowledged_by=user, acknowledged_ms=now)
-                self._keep(alert)
-            return alert
+        now = self._clock.now_ms()
+
+        def step(alert: Alert) -> Alert:
+            if alert.acknowledged:
+                return alert
+            return msgspec.structs.replace(alert, acknowledged=True, acknowledged_by=user, acknowledged_ms=now)
+
+        acknowledged = self._records.change(alert_id, step)
+        if acknowledged is None:
+            raise JadeError(ErrorCode.NOT_FOUND, f"Alert not found: {alert_id!r:.100}.")
+        return acknowledged
 
     def check(self) -> None:
         """Look at every condition once: raise alerts for what is new, note what has ended."""
+        self._check(self._own_checks, self._own)
+        if self._is_speaker():
+            self._check(self._checks, "")
+
+    def _check(self, checks: Seq[Check], scope: str) -> None:
+        """scope: what the keys of their conditions begin with; "" is for those of no node."""
+        if not checks:
+            return
         now: dict[str, Condition] = {}
-        for check in self._checks:
+        for check in checks:
             for condition in check():
-                now.setdefault(condition.key, condition)
+                now.setdefault(scope + condition.key, condition)
         with self._lock:
-            lasting = {a.condition: a for a in self._alerts.values() if a.condition and a.ended_ms is None}
+            lasting = {
+                alert.condition: alert
+                for alert in self._every()
+                if alert.condition and alert.ended_ms is None and _scope_of(alert.condition) == scope
+            }
+            ended_ms = self._clock.now_ms()
             for key, alert in lasting.items():
                 if key not in now:
-                    self._keep(msgspec.structs.replace(alert, ended_ms=self._clock.now_ms()))
+                    self._records.change(alert.id, lambda ending: msgspec.structs.replace(ending, ended_ms=ended_ms))
             for key, condition in now.items():
                 if key not in lasting:
                     logger.warning("%s", condition.message)
-                    self._add(condition.type, condition.message[:ALERT_MESSAGE_LENGTH_MAX], key)
+                    of_node = f"Node {scope.removesuffix(_OF_NODE)}: " if scope else ""
+                    self._add(condition.type, f"{of_node}{condition.message}"[:ALERT_MESSAGE_LENGTH_MAX], key)
 
     def _add(self, type: AlertType, message: str, condition: str) -> Alert:
         alert = Alert(
             id=f"alert_{self._unique()}", type=type, message=message, time_ms=self._clock.now_ms(), condition=condition
         )
-        self._keep(alert)
-        while len(self._alerts) > ALERTS_KEPT_MAX:
-            done = (a for a in self._alerts.values() if a.acknowledged and (not a.condition or a.ended_ms is not None))
-            self._remove(next(done, next(iter(self._alerts.values()))))
+        added = self._records.add(alert.id, alert)
+        assert added, "two alerts with the same random id"
+        self._room -= 1
+        if self._room < 0:
+            self._make_room()
         return alert
 
-    def _keep(self, alert: Alert) -> None:
-        key = _PREFIX + alert.id
-        stored = self._metadata.get(key)
-        written = self._metadata.compare_and_set(
-            key, msgspec.json.encode(alert), 0 if stored is None else stored.revision
-        )
-        assert written is not None, "alerts are kept under the lock of this process alone"
-        self._alerts[alert.id] = alert
-
-    def _remove(self, alert: Alert) -> None:
-        stored = self._metadata.get(_PREFIX + alert.id)
-        if stored is not None:
-            self._metadata.compare_and_set(_PREFIX + alert.id, None, stored.revision)
-        del self._alerts[alert.id]
+    def _make_room(self) -> None:
+        kept = [*self._every()]
+        while len(kept) > ALERTS_KEPT_MAX:
+            done = (a for a in kept if a.acknowledged and (not a.condition or a.ended_ms is not None))
+            gone = next(done, kept[0])
+            self._records.remove(gone.id)
+            kept.remove(gone)
+        self._room = ALERTS_KEPT_MAX - len(kept)
 
     def _work(self) -> None:
         wait_s = 0.0
@@ -166,6 +192,11 @@ class Alerts:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
+
+
+def _scope_of(condition: str) -> str:
+    node, of_node, _ = condition.partition(_OF_NODE)
+    return node + of_node if of_node else ""
 
 
 def _type(name: str) -> AlertType:

@@ -175,6 +175,8 @@ def _change(services: Services, request: Request) -> Response:
     changes = {name: value for name in ("name", "description") if (value := getattr(body, name)) is not None}
     if not engine and not changes:
         raise invalid("Nothing to change: give name, description, index or schema.")
+    if "index" in engine:
+        changes["index_type"] = engine["index"]  # what v1 shows of it
     entry = services.catalog.alter(entry.id, engine, unique=True, **changes)
     request.audit_note = entry.record.name
     return reply(described(entry))
