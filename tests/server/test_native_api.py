@@ -58,6 +58,7 @@ def test_a_database_is_made_listed_changed_and_dropped(server: ServerProcess) ->
     again = server.call("POST", "/v2/databases", {"name": "Müller's words", "dimension": 3, "exist_ok": True})
     assert again[0] == 201 and again[1]["id"] == made["id"]
     status, changed = server.call("PATCH", f"/v2/databases/{made['id']}", {"name": "words", "index": "HNSW"})
+    assert server.call("GET", f"/v1/databases/{made['id']}")[1]["indexType"] == "HNSW"
     assert (status, changed["name"], changed["index"]) == (200, "words", "HNSW")
     assert server.call("GET", "/v2/databases/words")[1]["id"] == made["id"]
     assert made["id"] in [d["id"] for d in server.call("GET", "/v2/databases")[1]["databases"]]

@@ -417,7 +417,7 @@ def serving_one(server: RpcServer, rpc: Rpc) -> Iterator[grpc.Channel]:
         pool.shutdown()
 
 
-def test_the_worker_service_is_not_for_clusters_yet(call: Caller, name: str) -> None:
+def test_a_single_node_has_no_shards_to_be_assigned(call: Caller, name: str) -> None:
     for rpc in ("AssignShard", "RemoveShard"):
         failed = call.fails(f"WorkerService/{rpc}", shard={"database": name, "shard": 0}, map_version=1, term=1)
         assert (failed.status, failed.code) == ("UNIMPLEMENTED", "NOT_IMPLEMENTED") and "single node" in failed.message

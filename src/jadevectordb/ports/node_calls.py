@@ -208,10 +208,11 @@ class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     "verify": every file of each is read and compared with its checksum; the answer says of each which is damaged, "" when none is.
     hurry_s: above 0: somebody waits for what these replicas have to build; they hurry for so long, or until it is built.
+    "log_end": the newest sequence of each shard's log, as its servers say.
     """
 
     asked: Asked
-    what: Literal["stats", "digest", "verify"]
+    what: Literal["stats", "digest", "verify", "log_end"]
     hurry_s: float = 0.0
 
 

@@ -28,6 +28,7 @@ from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Rows
 from jadevectordb.model.schema import parse_schema
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.node.shard_log import ShardLog
 from jadevectordb.ports.node_calls import (
     Aged,
     CheckSchema,
@@ -212,7 +213,7 @@ def look(held: Held, call: Look, check_wanted: CheckWanted) -> Looked:
     return Looked(by_shard=by_shard)
 
 
-def _seen(database: OpenDatabase, what: Literal["stats", "digest", "verify"]) -> object:
+def _seen(database: OpenDatabase, what: Literal["stats", "digest", "verify", "log_end"]) -> object:
     match what:
         case "stats":
             return stats_of(database)
@@ -220,6 +221,9 @@ def _seen(database: OpenDatabase, what: Literal["stats", "digest", "verify"]) ->
             return database.replicas[0].digest()
         case "verify":
             return _damage_in(database)
+        case "log_end":
+            assert isinstance(database.log, ShardLog), "a replica follows a replicated log"
+            return int(database.log.end())
         case unknown:
             assert_never(unknown)
 

@@ -7,7 +7,7 @@ session, and a later step of the same read, is answered from no less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import partial
@@ -81,6 +81,11 @@ class ClusterReader:
         self._row_bytes = placed.config.dimension * (1 if is_packed else 4)
         self._vector_rows = max(1, NODE_ANSWER_BYTES // self._row_bytes)  # whose vectors fit in one answer
 
+    @property
+    def node(self) -> str:
+        """That of this process."""
+        return self._fan_out.node
+
     def now_s(self) -> float:
         return self._fan_out.transport.now_s()
 
@@ -98,6 +103,16 @@ class ClusterReader:
         return self._ask(
             self._shards, _search_call(query, options, include, explain), wanted, self._search_hedging
         )  # fmt: skip
+
+    def search_on(
+        self, node: str, shard: int, query: bytes, options: dict[str, object], include: Include, wanted: Wanted
+    ) -> Gathered:
+        """As `search`, of this node's replica of one shard alone."""
+        call = _search_call(query, options, include)
+        question = self._question(
+            (shard,), call, wanted, None, self._at_least((shard,), wanted), only=node, worker_s=wanted.timeout_s
+        )
+        return self._fan_out.ask(question).checked(question)
 
     def search_each(
         self, queries: Iterable[bytes], options: dict[str, object], include: Include, wanted: Wanted
@@ -271,16 +286,25 @@ class ClusterReader:
         self, replicas: Iterable[tuple[str, int]], wanted: Wanted, *, hurry_s: float = 0.0
     ) -> dict[tuple[str, int], Stats]:
         """Of these replicas, (node, shard); those that did not answer are left out. hurry_s: as of `Look`."""
+        looks = self._looks("stats", replicas, wanted, hurry_s)
+        return {place: msgspec.json.decode(value, type=Stats) for place, value in looks}
+
+    def log_ends(self, replicas: Iterable[tuple[str, int]], wanted: Wanted) -> dict[tuple[str, int], int]:
+        """Where these replicas, (node, shard), find that their logs end; those that did not answer are left out."""
+        looks = self._looks("log_end", replicas, wanted)
+        return {place: msgspec.json.decode(value, type=int) for place, value in looks}
+
+    def _looks(
+        self, what: Literal["stats", "log_end"], replicas: Iterable[tuple[str, int]], wanted: Wanted, hurry_s: float = 0.0
+    ) -> Iterator[tuple[tuple[str, int], bytes]]:
         places = list(replicas)
         questions = [
-            self._question((shard,), _look_call("stats", hurry_s), wanted, None, _NO_SEQUENCES, only=node)
+            self._question((shard,), _look_call(what, hurry_s), wanted, None, _NO_SEQUENCES, only=node)
             for node, shard in places
         ]
-        found = {}
         for place, gathered in zip(places, self._fan_out.ask_all(questions), strict=True):
             for one in gathered.answers:
-                found[place] = msgspec.json.decode(one.answer.by_shard[0][1], type=Stats)
-        return found
+                yield place, one.answer.by_shard[0][1]
 
     def verify_each(
         self, replicas: Iterable[tuple[str, int]], timeout_s: float
@@ -392,7 +416,9 @@ def _get_call(ids: tuple[str, ...], vectors: bool) -> Callable[[Asked], msgspec.
     return lambda asked: Get(asked=asked, ids=ids, vectors=vectors)
 
 
-def _look_call(what: Literal["stats", "digest", "verify"], hurry_s: float = 0.0) -> Callable[[Asked], msgspec.Struct]:
+def _look_call(
+    what: Literal["stats", "digest", "verify", "log_end"], hurry_s: float = 0.0
+) -> Callable[[Asked], msgspec.Struct]:
     return lambda asked: Look(asked=asked, what=what, hurry_s=hurry_s)
 
 

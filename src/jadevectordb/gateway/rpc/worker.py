@@ -1,9 +1,17 @@
-"""WorkerService: what other nodes ask of this one. The shard they name is checked, so that nothing is misrouted silently."""
+"""WorkerService: what is asked of one node and of what it holds itself. The shard that is named is checked, so that nothing is
+misrouted silently.
+
+On a node of a cluster its own replicas answer; a write goes through the shard's log, as any. Nodes among themselves do not use this
+service: they have connections of their own.
+"""
 
 from __future__ import annotations
 
+from jadevectordb.gateway.cluster.database import ClusterDatabase
+from jadevectordb.gateway.cluster.own_shards import OwnShards
+from jadevectordb.gateway.cluster.store import ClusterStore
 from jadevectordb.gateway.embedded import shards
-from jadevectordb.gateway.embedded.database import Database
+from jadevectordb.gateway.embedded.stats import Stats
 from jadevectordb.gateway.rpc.call import Call
 from jadevectordb.gateway.rpc.databases import timestamp
 from jadevectordb.gateway.rpc.generated import types_pb2 as types
@@ -18,8 +26,10 @@ from jadevectordb.gateway.rpc.values import (
     receipt_of,
     rows_of,
 )
-from jadevectordb.gateway.service.handles import on_one_node
+from jadevectordb.gateway.service.catalog import Entry
+from jadevectordb.gateway.service.handles import AnyDatabase
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import READ_S_MAX
 
 _K = 10
 _RECALL = 0.95
@@ -27,39 +37,48 @@ _NOTHING = types.Selection()
 _NO_CLUSTER = (
     "This server is a single node: its shards are those of its own databases and can't be assigned or removed."
 )
-
-
-def _own(call: Call) -> Database:
-    """Raises NOT_IMPLEMENTED: nodes of a cluster ask each other over connections of their own."""
-    return on_one_node(call.entry.handle, "the worker service to clients, for its shards,")
+_PLACED = (
+    "The master of the cluster places shards, through its map: drain a node, or move a replica, with `jade cluster`."
+)
 
 
 def search_shard(call: Call, request: wire.SearchShardRequest) -> wire.SearchShardResponse:
     call.check_wanted()
-    hits, watermark = shards.search_shard(
-        _own(call),
-        request.shard.shard,
-        floats_of(request.vector),
-        k=request.k or _K,
-        filter=filter_of(request.filter_json),
-        recall=request.recall if request.HasField("recall") else _RECALL,
-        exact=request.exact,
-        threshold=request.threshold if request.HasField("threshold") else None,
-        watermark_min=request.watermark_min,
-    )
+    handle, selection = call.entry.handle, request.include if request.HasField("include") else _NOTHING
+    vector, filter, recall = floats_of(request.vector), filter_of(request.filter_json), _RECALL
+    if request.HasField("recall"):
+        recall = request.recall
+    threshold = request.threshold if request.HasField("threshold") else None
+    if isinstance(handle, ClusterDatabase):
+        hits, watermark = OwnShards(handle).search(
+            request.shard.shard, vector, k=request.k or _K, filter=filter, recall=recall, exact=request.exact, threshold=threshold,
+            watermark_min=request.watermark_min, include=("metadata", "vector") if selection.vector else ("metadata",),
+            timeout_s=call.remaining_s(READ_S_MAX),
+        )  # fmt: skip
+    else:
+        hits, watermark = shards.search_shard(
+            handle, request.shard.shard, vector, k=request.k or _K, filter=filter, recall=recall, exact=request.exact,
+            threshold=threshold, watermark_min=request.watermark_min,
+        )  # fmt: skip
     call.did(f"shard {request.shard.shard}")
-    selection = request.include if request.HasField("include") else _NOTHING
     answer = wire.SearchShardResponse(watermark=watermark)
     add_hits(answer, hits, selection)
     return answer
 
 
+def _check_belongs(handle: AnyDatabase, shard: int, ids: list[str]) -> None:
+    if isinstance(handle, ClusterDatabase):
+        OwnShards(handle).check_belongs(shard, ids)
+    else:
+        shards.check_belongs(handle, shard, ids)
+
+
 def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchResponse:
-    handle, shard, columns = _own(call), request.shard.shard, request.columns
+    handle, shard, columns = call.entry.handle, request.shard.shard, request.columns
     ids = list(columns.ids)
     if not ids:
         raise invalid("The batch holds no vectors.")
-    shards.check_belongs(handle, shard, ids)
+    _check_belongs(handle, shard, ids)
     vectors = rows_of(columns.vectors, len(ids), handle.dimension)
     metadata = metadata_of(columns.metadata_json, len(ids))
     call.check_wanted()
@@ -69,24 +88,26 @@ def write_batch(call: Call, request: wire.WriteBatchRequest) -> wire.WriteBatchR
         metadata,
         conditions_of(columns.if_version),
         request_id=request.request_id,
+        **call.writing(),
     )
     call.did(f"{result.count} vectors")
-    return wire.WriteBatchResponse(receipt=receipt_of(call, result), sequence=result.sequences[shard])
+    return wire.WriteBatchResponse(receipt=receipt_of(call, result), sequence=result.sequences.get(shard, 0))
 
 
 def delete(call: Call, request: wire.DeleteRequest) -> wire.DeleteResponse:
-    handle, shard, ids = _own(call), request.shard.shard, list(request.ids)
+    handle, shard, ids = call.entry.handle, request.shard.shard, list(request.ids)
     if not ids:
         raise invalid("Name the ids to delete.")
-    shards.check_belongs(handle, shard, ids)
+    _check_belongs(handle, shard, ids)
     call.check_wanted()
     result = handle.delete(
         ids,
         if_version=conditions_of(request.if_version),
         request_id=request.request_id,
+        **call.writing(),
     )
     call.did(f"{result.count} vectors")
-    return wire.DeleteResponse(receipt=receipt_of(call, result), sequence=result.sequences[shard])
+    return wire.DeleteResponse(receipt=receipt_of(call, result), sequence=result.sequences.get(shard, 0))
 
 
 def health(call: Call, request: wire.HealthRequest) -> wire.HealthResponse:
@@ -109,23 +130,29 @@ def stats(call: Call, request: wire.StatsRequest) -> wire.StatsResponse:
     calls, failed = call.node.calls()
     answer = wire.StatsResponse(calls=calls, calls_failed=failed)
     catalog = call.services.catalog
-    for found in catalog.of_each(catalog.visible(call.principal), lambda entry: entry.handle.stats()):
+    for held in catalog.of_each(catalog.visible(call.principal), _held):
         answer.databases += 1
-        answer.shards += found.shards
-        answer.rows += found.rows
-        answer.indexed_rows += found.indexed_rows
-        answer.dead_rows += found.dead_rows
-        answer.memory_bytes += found.memory_bytes
-        answer.disk_bytes += found.disk_bytes
-        answer.log_bytes += found.log_bytes
+        for found in held:
+            answer.shards += found.shards
+            answer.rows += found.rows
+            answer.indexed_rows += found.indexed_rows
+            answer.dead_rows += found.dead_rows
+            answer.memory_bytes += found.memory_bytes
+            answer.disk_bytes += found.disk_bytes
+            answer.log_bytes += found.log_bytes
     return answer
 
 
+def _held(entry: Entry) -> list[Stats]:
+    """Of what this node holds of the database: on a node of a cluster one for each of its replicas."""
+    handle = entry.handle
+    return list(OwnShards(handle).stats().values()) if isinstance(handle, ClusterDatabase) else [handle.stats()]
+
+
 def shard_info(call: Call, request: wire.ShardInfoRequest) -> wire.ShardInfoResponse:
-    states = [
-        wire.ShardState(**{name: getattr(figures, name) for name in _FIGURES})
-        for figures in shards.figures_of(_own(call))
-    ]
+    handle = call.entry.handle
+    found = OwnShards(handle).figures() if isinstance(handle, ClusterDatabase) else shards.figures_of(handle)
+    states = [wire.ShardState(**{name: getattr(figures, name) for name in _FIGURES}) for figures in found]
     return wire.ShardInfoResponse(shards=states)
 
 
@@ -133,8 +160,13 @@ _FIGURES = [field.name for field in wire.ShardState.DESCRIPTOR.fields]
 
 
 def assign_shard(call: Call, request: wire.AssignShardRequest) -> wire.AssignShardResponse:
-    raise JadeError(ErrorCode.NOT_IMPLEMENTED, _NO_CLUSTER)
+    raise _not_here(call)
 
 
 def remove_shard(call: Call, request: wire.RemoveShardRequest) -> wire.RemoveShardResponse:
-    raise JadeError(ErrorCode.NOT_IMPLEMENTED, _NO_CLUSTER)
+    raise _not_here(call)
+
+
+def _not_here(call: Call) -> JadeError:
+    is_clustered = isinstance(call.services.store, ClusterStore)
+    return JadeError(ErrorCode.NOT_IMPLEMENTED, _PLACED if is_clustered else _NO_CLUSTER)
