@@ -14,6 +14,7 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.access.operations import check
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.catalog import Catalog
+from jadevectordb.query.seen import SeenSequences
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.sharding import shards_of
 from tests.cluster_world import Cluster, wait_until
@@ -124,10 +125,10 @@ def test_a_write_goes_through_the_log_of_its_shard(database: ClusterDatabase, ca
     first = callers["n2"]("WorkerService/WriteBatch", shard=place, columns=columns, request_id="once")
     again = callers["n2"]("WorkerService/WriteBatch", shard=place, columns=columns, request_id="once")
     assert first.receipt.count == again.receipt.count == 3 and again.sequence == first.sequence > 0  # applied once
-    assert database.exists(names, seen={shard: first.sequence}) == [True] * 3
+    assert database.exists(names, seen=SeenSequences({shard: first.sequence})) == [True] * 3
     stray = next(name for name in IDS if SHARD_OF[name] != shard)
     failed = callers["n2"].fails("WorkerService/Delete", shard=place, ids=[names[0], stray])
     assert failed.code == "CONFLICT" and failed.details["id"] == stray
     gone = callers["n2"]("WorkerService/Delete", shard=place, ids=names)
     assert gone.receipt.count == 3
-    assert database.exists(names, seen={shard: gone.sequence}) == [False] * 3
+    assert database.exists(names, seen=SeenSequences({shard: gone.sequence})) == [False] * 3

@@ -23,6 +23,7 @@ from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import VectorId
 from jadevectordb.query.levels import ReadLevel
+from jadevectordb.query.seen import SeenSequences
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.sharding import shards_of_ids
 
@@ -65,7 +66,9 @@ class OwnShards:
         options = self._handle._searches.options(
             k, filter, recall, threshold, None, exact, None, None, None, None, 1
         )  # fmt: skip
-        wanted = Wanted(ReadLevel.SESSION, {shard: watermark_min}, timeout_s=timeout_s)
+        seen = SeenSequences()
+        seen.raise_to([(shard, watermark_min)])
+        wanted = Wanted(ReadLevel.SESSION, seen, timeout_s=timeout_s)
         gathered = self._reader.search_on(
             self._node, shard, query_bytes(given, config.metric), options, include, wanted
         )  # fmt: skip

@@ -295,7 +295,11 @@ class ClusterReader:
         return {place: msgspec.json.decode(value, type=int) for place, value in looks}
 
     def _looks(
-        self, what: Literal["stats", "log_end"], replicas: Iterable[tuple[str, int]], wanted: Wanted, hurry_s: float = 0.0
+        self,
+        what: Literal["stats", "log_end"],
+        replicas: Iterable[tuple[str, int]],
+        wanted: Wanted,
+        hurry_s: float = 0.0,
     ) -> Iterator[tuple[tuple[str, int], bytes]]:
         places = list(replicas)
         questions = [
