@@ -13,8 +13,8 @@ What can go wrong, and what is done:
     otherwise
     damaged files                   closed; another folder is loaded, from a peer or the whole log. Acknowledged entries the old
                                     one had must be in the log: with less, the new one does not become active
-    the log begins later, or one    open and serving what it has, while a snapshot beyond that place is looked for among the peers
-    of its entries is damaged
+    the log begins later, or one    open and serving what it has, while a snapshot beyond that place is looked for among the peers;
+    of its entries is damaged       one that has the place in memory only is asked, through the log, to write it to its files
     an entry can't be applied       opened again from its checkpoint
     the log is away                 open and serving; following goes on when it is back
 
@@ -74,6 +74,9 @@ class HostedShard:
         self._cut_off: JadeError | None = None  # the current folder is sound, but the log does not continue it
         self._log_error: JadeError | None = None  # following ended with it
         self._must_reach = 0  # entries that a folder here had applied: one in its place must have them too
+        self._checkpoints_asked_at = (
+            -1
+        )  # where the replica stood when peers were asked to write theirs: once for each place
         self._repaired = ""  # what was damaged in the last folder that was replaced
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"jade-shard-{shard:04}", daemon=True)
@@ -348,10 +351,19 @@ class HostedShard:
         try:
             self._load()
         except JadeError as error:
+            self._hurry_peers(error)
             self._cut_off = self._log_error = None
             if self._opened is not None:
                 self._opened.log.follow_on()
             raise JadeError(cut_off.code, f"{cut_off.message}. {error.message}", details=cut_off.details) from error
+
+    def _hurry_peers(self, error: JadeError) -> None:
+        """A peer has what is missing here, in memory: it need not be waited for until it has written that by itself."""
+        if not error.details.get("in_memory") or self.watermark == self._checkpoints_asked_at:
+            return
+        with contextlib.suppress(JadeError):  # tried again with the next attempt
+            self._world.ask_for_checkpoints(self.database_id, self.shard)
+            self._checkpoints_asked_at = self.watermark
 
     def _load(self) -> None:
         """Put a new folder in place of the current one, if any. Raises why none could be had."""
@@ -381,6 +393,12 @@ class HostedShard:
             logger.warning(
                 "shard %d of %s was damaged and was loaded anew: %s", self.shard, self.database_id, self._repaired
             )
+        elif self._cut_off is not None and self._cut_off.code is ErrorCode.CORRUPT:
+            self._repaired = (
+                f"Entry {self._cut_off.details.get('sequence', '?')} of its log is damaged on the log's servers; another node's snapshot "
+                "of a later place was taken."
+            )
+            logger.warning("shard %d of %s: %s", self.shard, self.database_id, self._repaired)
         self._broken = self._cut_off = None
 
     def _check_wanted(self) -> None:

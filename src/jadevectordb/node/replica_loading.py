@@ -25,10 +25,11 @@ def fill_folder(
 ) -> None:
     """beyond: what the replica in whose place this comes has applied, when it is sound: only a snapshot from beyond that helps.
 
-    Raises UNAVAILABLE with the reasons of all who were asked, what `check_wanted` raises, and what the log's servers answer.
+    Raises UNAVAILABLE with the reasons of all who were asked (`details["in_memory"]`: a peer has what is needed, not in files yet),
+    what `check_wanted` raises, and what the log's servers answer.
     """
     first, last = _ends_of_log(world, database, shard)
-    reasons = []
+    reasons, in_memory = [], False
     if first > 1 or last >= SNAPSHOT_ENTRIES_MIN or is_replacement:
         applied_min = max(first - 1, 0 if beyond is None else beyond + 1)
         for address in world.peers(database, shard):
@@ -40,11 +41,13 @@ def fill_folder(
             except JadeError as error:
                 check_wanted()
                 reasons.append(f"{address}: {error.message}")
+                in_memory = in_memory or bool(error.details.get("in_memory"))
     if first > 1 or beyond is not None:
         raise JadeError(
             ErrorCode.UNAVAILABLE,
-            f"The log of shard {shard} begins at entry {first}, so a snapshot is needed, and no other node has one to give"
-            f"{''.join('; ' + reason for reason in reasons)}.",
+            f"The log of shard {shard} {f'begins at entry {first}' if first > 1 else 'can not be followed'}, so a snapshot is needed, "
+            f"and no other node has one to give{''.join('; ' + reason for reason in reasons)}.",
+            details={"in_memory": in_memory},
         )
     _empty(part)
 

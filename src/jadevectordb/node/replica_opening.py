@@ -9,8 +9,10 @@ from pathlib import Path
 
 from jadevectordb.model.database import DatabaseConfig
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.hybrid_time import from_ms
 from jadevectordb.model.ids import Sequence, ShardId
 from jadevectordb.model.limits import SNAPSHOTS_COPIED_MAX
+from jadevectordb.model.operations import Entry, Seal
 from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.node.shard_log import ReplicatedLog, ShardLog
 from jadevectordb.node.watermark import RecentOutcomes, Watermark
@@ -47,6 +49,14 @@ class HostingWorld:
         self.peers = peers
         self.threads = threads
         self.copies = threading.Semaphore(SNAPSHOTS_COPIED_MAX)
+
+    def ask_for_checkpoints(self, database: str, shard: int) -> None:
+        """Have all replicas of the shard write what they have in memory, by an entry of its log. Raises UNAVAILABLE."""
+        log = self.open_log(database)
+        try:
+            log.append([(ShardId(shard), Entry(Seal(), from_ms(self.clock.now_ms())))])
+        finally:
+            log.close()
 
 
 class Gate:

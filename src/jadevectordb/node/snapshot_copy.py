@@ -46,10 +46,7 @@ def copy_snapshot(
     assert isinstance(offer, SnapshotOffer)
     try:
         if offer.applied < applied_min:
-            raise JadeError(
-                ErrorCode.UNAVAILABLE,
-                f"The snapshot of {address} reaches entry {offer.applied}, {applied_min} is needed; retry when it has written more.",
-            )
+            raise not_far_enough(address, offer, applied_min)
         _Copy(transport, address, offer, target, check_wanted).run()
     except OSError as error:
         raise disk_error(error, "copy a snapshot", target) from error
@@ -57,6 +54,15 @@ def copy_snapshot(
         with suppress(JadeError):  # the other node removes it by itself after a while
             transport.call(address, SnapshotEnd(snapshot=offer.snapshot), _END_S)
     return Sequence(offer.applied)
+
+
+def not_far_enough(address: str, offer: SnapshotOffer, applied_min: int) -> JadeError:
+    """details["in_memory"]: the other node has applied what is needed, and would offer it once it has written it to files."""
+    return JadeError(
+        ErrorCode.UNAVAILABLE,
+        f"The snapshot of {address} reaches entry {offer.applied}, {applied_min} is needed; retry when it has written more.",
+        details={"in_memory": offer.watermark >= applied_min},
+    )
 
 
 class _Copy:

@@ -264,12 +264,13 @@ class SnapshotBegin(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class SnapshotOffer(msgspec.Struct, array_like=True, kw_only=True):
     """files: (path in the snapshot, bytes, xxh3-64 as hex; of a segment's files those its manifest vouches for).
 
-    applied: the log continues it from applied + 1.
+    applied: the log continues it from applied + 1. watermark: what the replica itself has applied, the rest of it in memory only.
     """
 
     snapshot: str
     applied: int
     files: list[tuple[str, int, str]]
+    watermark: int = 0
 
 
 class SnapshotRead(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -24,6 +24,7 @@ from jadevectordb.model.ids import Sequence, ShardId
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.node import agent, hosted_shard, hosting, open_database, replica_loading
 from jadevectordb.node.open_database import OpenDatabase
+from jadevectordb.node.snapshot_copy import not_far_enough
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.log import Delivered, Frame, Log
 from jadevectordb.ports.node_calls import SnapshotBegin, SnapshotEnd, SnapshotOffer, SnapshotRead
@@ -371,10 +372,7 @@ def copy_snapshot(
     offer: SnapshotOffer = transport.call(address, SnapshotBegin(database=database, shard=shard), 20.0)
     try:
         if offer.applied < applied_min:
-            raise JadeError(
-                ErrorCode.UNAVAILABLE,
-                f"The snapshot of {address} reaches entry {offer.applied}, {applied_min} is needed.",
-            )
+            raise not_far_enough(address, offer, applied_min)
         check_wanted()
         data = transport.call(
             address, SnapshotRead(snapshot=offer.snapshot, path=_CHECKPOINT, offset=0, length=64), 15.0

@@ -198,7 +198,9 @@ class ShardAnswerer:
             case SnapshotBegin():
                 hosted = self.hosted(call.database, call.shard)
                 try:
-                    return shelf.begin(self.opening(hosted).database)
+                    offer = shelf.begin(self.opening(hosted).database)
+                    offer.watermark = hosted.watermark
+                    return offer
                 except JadeError as error:
                     if error.code is ErrorCode.CORRUPT:
                         hosted.found_damage(error)
