@@ -1,9 +1,9 @@
 """A client of the cluster under test: everything it does is recorded before it is sent and after it was answered.
 
-It talks to one node and moves on to another when that fails it. It carries the sequences that answers brought. Where only writes
-bring some, its reads are promised to show its own writes and no more; where reads do too, they may never go back either, and it is
-recorded as a session. A write whose outcome is not known is sometimes sent again, to another node, under the same request id:
-for the history that is one operation, which must take effect once.
+It talks to one node, moves on to another when that fails it, and now and then for no reason: what it saw at one node it must see at
+every other. It is a session: it carries the sequences that answers of reads and writes brought, and an answer to a read that brings
+none is a defect. A write whose outcome is not known is sometimes sent again, to another node, under the same request id: for the
+history that is one operation, which must take effect once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _PATH = f"/v2/databases/{DATABASE}"
 _TIMEOUT_S = 6.0
 _SENT_AGAIN = 0.5  # share of the writes with an unknown outcome
 _KNOWN_MAX = 256
+_DEFECTS_MAX = 20
+_WANDERS = 0.2  # share of the calls that go to another node than the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,6 @@ class Client:
         self._written = 0
         self._token: dict[int, int] = {}
         self._database_id = ""
-        self.reads_bring_tokens = False  # as far as this client has seen
         self._known: dict[str, int] = {}  # versions, for conditions
 
     # Writing
@@ -79,7 +80,7 @@ class Client:
             values,
             if_version=conditions,
             shards=shards,
-            session=self._session_name,
+            session=self.name,
             token=self._token,
         )
         body = {"vectors": rows, "request_id": f"{self.name}-{self._written}"}
@@ -89,7 +90,7 @@ class Client:
         conditions = [self._known.get(i, 0) for i in ids] if conditional else None
         shards = self._registers.shards_of(ids)
         op = self._recorder.delete(
-            self.name, level, ids, if_version=conditions, shards=shards, session=self._session_name, token=self._token
+            self.name, level, ids, if_version=conditions, shards=shards, session=self.name, token=self._token
         )
         self._new_value()
         body: dict[str, Any] = {"ids": ids, "request_id": f"{self.name}-{self._written}"}
@@ -126,14 +127,15 @@ class Client:
         """What was found under each id; None when nobody said."""
         shards = self._registers.shards_of(ids)
         token = self._token if level is Level.SESSION else {}
-        op = self._recorder.read(self.name, level, ids, shards=shards, session=self._session_name, token=token)
+        op = self._recorder.read(self.name, level, ids, shards=shards, session=self.name, token=token)
         try:
             answer = self._send(_PATH + "/vectors/get", {"ids": ids, "include": ["metadata"]}, level)
         except JadeError as error:
             self._look_at(op, error)
             self._recorder.raised(op, error)
             return None
-        self._take_token()
+        found = {shard for shard, item in zip(shards, answer["vectors"], strict=True) if item is not None}
+        sequences = self._take_token(op, found)
         seen = []
         for vector_id, item in zip(ids, answer["vectors"], strict=True):
             if item is None:
@@ -142,13 +144,13 @@ class Client:
             else:
                 seen.append(Seen(vector_id, item["metadata"]["v"], item["version"]))
                 self._know(vector_id, item["version"])
-        self._recorder.ok(op, seen=seen)
+        self._recorder.ok(op, seen=seen, sequences=sequences)
         return seen
 
     def search(self, level: Level, k: int) -> None:
         query = [float(self._rng.gauss(0.0, 1.0)) for _ in range(DIMENSION)]
         token = self._token if level is Level.SESSION else {}
-        op = self._recorder.search(self.name, level, query, k, session=self._session_name, token=token)
+        op = self._recorder.search(self.name, level, query, k, session=self.name, token=token)
         body = {"vector": query, "k": k, "include": ["metadata", "version"]}
         try:
             answer = self._send(_PATH + "/search", body, level)
@@ -156,10 +158,9 @@ class Client:
             self._look_at(op, error)
             self._recorder.raised(op, error)
             return
-        self._take_token()
-        self._recorder.ok(
-            op, seen=[Seen(hit["id"], hit["metadata"]["v"], hit["version"], hit["score"]) for hit in answer["hits"]]
-        )
+        seen = [Seen(hit["id"], hit["metadata"]["v"], hit["version"], hit["score"]) for hit in answer["hits"]]
+        sequences = self._take_token(op, set(self._registers.shards_of([one.id for one in seen])))
+        self._recorder.ok(op, seen=seen, sequences=sequences)
 
     def count(self) -> int | None:
         """How many vectors there are, when somebody says so. Not part of the history."""
@@ -178,6 +179,8 @@ class Client:
 
     def _send(self, path: str, body: Any, level: Level, *, again: bool = False) -> Any:
         """again: an unknown outcome may be sent once more, elsewhere."""
+        if self._rng.random() < _WANDERS:
+            self._at = self._rng.randrange(len(self._callers))
         headers = {"X-Jade-Consistency": level.value.lower()}
         if level is Level.SESSION and self._token:
             headers["X-Jade-Session"] = self._session()
@@ -201,16 +204,14 @@ class Client:
                 self._at = (self._at + self._rng.randrange(1, max(2, len(self._callers)))) % len(self._callers)
             raise
 
-    def _take_token(self) -> None:
-        """Of a read."""
+    def _take_token(self, op: str, shards: set[int]) -> dict[int, int]:
+        """Of a read: where it was served from, by shard; at least of these, whose vectors it showed."""
         session = self._callers[self._at].session
-        if session:
-            self.reads_bring_tokens = True
-            self._remember(session)
-
-    @property
-    def _session_name(self) -> str:
-        return self.name if self.reads_bring_tokens else ""
+        sequences = sequences_in(session)
+        if not shards <= sequences.keys() and len(self.defects) < _DEFECTS_MAX:
+            self.defects.append(Defect(op, f"an answer about shards {sorted(shards)} with the session {session!r}"))
+        self._remember(session)
+        return sequences
 
     def _remember(self, session: str) -> None:
         for shard, sequence in sequences_in(session).items():
@@ -222,7 +223,7 @@ class Client:
 
     def _look_at(self, op: str, error: JadeError) -> None:
         status = error.details.get("status")
-        if status is not None and status not in (409, 503) and len(self.defects) < 20:
+        if status is not None and status not in (409, 503) and len(self.defects) < _DEFECTS_MAX:
             self.defects.append(Defect(op, f"{status} {error.code}: {error.message}"))
 
     def close(self) -> None:

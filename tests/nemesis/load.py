@@ -66,10 +66,6 @@ class Load:
         for thread, _ in self._threads:
             thread.start()
 
-    @property
-    def reads_bring_tokens(self) -> bool:
-        return any(client.reads_bring_tokens for client in self.clients)
-
     def _run(self, step: Callable[[], None], over: threading.Event, rng: random.Random) -> None:
         try:
             while not over.is_set():

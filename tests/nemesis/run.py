@@ -48,7 +48,6 @@ class Outcome:
     findings: list[str]
     not_here: list[str]
     settled: Settled
-    not_judged: list[str]
     took: dict[str, Percentiles]  # seconds from call to good answer, by level and kind
     user: dict[str, Percentiles]  # seconds that calls of the library's client took, by kind
     user_errors: list[str]
@@ -62,7 +61,6 @@ class Outcome:
     def text(self) -> str:
         lines = [self.report.text().rstrip(), ""]
         lines += [f"not possible here: {what}" for what in self.not_here]
-        lines += [f"not judged: {what}" for what in self.not_judged]
         lines += [f"FOUND: {finding}" for finding in self.findings]
         lines.append(f"{'answered well after':<20}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'longest s':>12}")
         for name, took in self.took.items():
@@ -88,7 +86,6 @@ class Outcome:
             "good": self.is_good,
             "findings": self.findings,
             "not_possible_here": self.not_here,
-            "not_judged": self.not_judged,
             "took_s": {name: asdict(took) for name, took in self.took.items()},
             "user_s": {kind: asdict(took) for kind, took in self.user.items()},
             "user_errors": self.user_errors,
@@ -150,10 +147,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Outcome:
     report = check(history, vectors=Vectors(space, vector_of), replicas_expected=min(3, plan.nodes))
     user = {kind: found for kind, took in load.user.took_s.items() if (found := percentiles(took)) is not None}
     errors = [f"at {at_s - began_s:.2f} s, {error}" for at_s, error in load.user.errors]
-    not_judged = [] if load.reads_bring_tokens else ["whether reads of a session go back: their answers bring no token"]
-    outcome = Outcome(
-        report, findings, nemesis.not_here, settled, not_judged, _took(history), user, errors, start_s, plan.folder
-    )
+    outcome = Outcome(report, findings, nemesis.not_here, settled, _took(history), user, errors, start_s, plan.folder)
     (plan.folder / "report.json").write_bytes(outcome.json())
     (plan.folder / "report.txt").write_text(outcome.text(), "utf-8")
     return outcome

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from jadevectordb.client.sync import Client as LibraryClient
+from jadevectordb.client.values import WriteResult
 from jadevectordb.model.errors import JadeError
 from jadevectordb.sim.history import Level, Seen
 from jadevectordb.sim.recorder import Recorder
@@ -38,8 +39,6 @@ class User:
         self._written = 0
         self._client = LibraryClient(rests, token=token, timeout=TIMEOUT_S)
         self._database = self._client.database(DATABASE)
-        self._database.get(["nothing"])
-        self._session = name if self._database.session else ""  # as of any other client: see `client`
 
     def step(self) -> None:
         chance = self._rng.random()
@@ -55,13 +54,13 @@ class User:
     def _write(self, ids: list[str]) -> None:
         values = [self._new_value() for _ in ids]
         op = self._recorder.write(
-            self.name, Level.QUORUM, ids, values, shards=self._registers.shards_of(ids), session=self._session,
+            self.name, Level.QUORUM, ids, values, shards=self._registers.shards_of(ids), session=self.name,
             token=self._token(),
         )  # fmt: skip
         vectors = np.stack([vector_of(i, v) for i, v in zip(ids, values, strict=True)])
         done = self._timed("write", op, lambda: self._database.upsert(ids, vectors, [{"v": v} for v in values]))
         if done is not None:
-            self._recorder.ok(op, sequences=sequences_in(done.session))
+            self._recorder.ok(op, sequences=self._written_at(ids, done))
 
     def _delete(self, ids: list[str]) -> None:
         op = self._recorder.delete(
@@ -69,12 +68,12 @@ class User:
             Level.QUORUM,
             ids,
             shards=self._registers.shards_of(ids),
-            session=self._session,
+            session=self.name,
             token=self._token(),
         )
         done = self._timed("write", op, lambda: self._database.delete(ids))
         if done is not None:
-            self._recorder.ok(op, sequences=sequences_in(done.session))
+            self._recorder.ok(op, sequences=self._written_at(ids, done))
 
     def _read(self, ids: list[str]) -> None:
         op = self._recorder.read(
@@ -82,7 +81,7 @@ class User:
             Level.SESSION,
             ids,
             shards=self._registers.shards_of(ids),
-            session=self._session,
+            session=self.name,
             token=self._token(),
         )
         items = self._timed("read", op, lambda: self._database.get(ids, include=("metadata",)))
@@ -95,7 +94,7 @@ class User:
 
     def _search(self) -> None:
         query = [self._rng.gauss(0.0, 1.0) for _ in range(DIMENSION)]
-        op = self._recorder.search(self.name, Level.SESSION, query, 5, session=self._session, token=self._token())
+        op = self._recorder.search(self.name, Level.SESSION, query, 5, session=self.name, token=self._token())
         hits = self._timed("read", op, lambda: self._database.search(query, k=5, include=("metadata", "version")))
         if hits is not None:
             self._recorder.ok(op, seen=[Seen(hit.id, hit.metadata["v"], hit.version, hit.score) for hit in hits])
@@ -115,6 +114,11 @@ class User:
     def _new_value(self) -> str:
         self._written += 1
         return f"{self.name}.{self._written}"
+
+    def _written_at(self, ids: list[str], done: WriteResult) -> dict[int, int]:
+        """Of the session that the answer brought, which stands for all before it too, what is of the shards that were written."""
+        sequences = sequences_in(done.session)
+        return {shard: sequences[shard] for shard in self._registers.shards_of(ids) if shard in sequences}
 
     def _token(self) -> dict[int, int]:
         return sequences_in(self._database.session)
