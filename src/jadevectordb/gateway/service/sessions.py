@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import TARGET_REMEMBERED_MAX
 from jadevectordb.query.levels import read_level, write_level
 from jadevectordb.query.seen import SeenSequences
 
@@ -74,17 +76,26 @@ def seen_in(token: str, entry: Entry) -> SeenSequences:
     """Sequences by shard that the token names for this database. Raises INVALID_ARGUMENT for a token that is none."""
     if len(token) > _LENGTH_MAX:
         raise _malformed()
+    if len(token) > TARGET_REMEMBERED_MAX:
+        return _read(token, entry.id)
+    return SeenSequences(_remembered(token, entry.id))  # of its own: the request raises it
+
+
+def _read(token: str, database: str) -> SeenSequences:
     seen = SeenSequences()
     for part in token.split("|"):
         database_id, _, pairs = part.partition("~")
-        if database_id != entry.id or not pairs:
+        if database_id != database or not pairs:
             continue
         for pair in pairs.split(","):
             shard, _, sequence = pair.partition(".")
-            if not all(_is_number(text) for text in (shard, sequence)):
+            if not (_is_number(shard) and _is_number(sequence)):
                 raise _malformed()
             seen.raise_to([(int(shard), int(sequence))])
     return seen
+
+
+_remembered = lru_cache(maxsize=1024)(_read)  # while nobody writes, a client sends the same one with each read
 
 
 def _is_number(text: str) -> bool:
