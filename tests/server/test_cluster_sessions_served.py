@@ -26,7 +26,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     local = LocalCluster.make(tmp_path_factory.mktemp("sessions") / "cluster", 3, None, "required")
     local.start(local.nodes, lambda _: None)
     yield local
-    local.stop(local.nodes, lambda _: None)
+    for node in local.nodes:
+        local.kill(node)
 
 
 class Rest:
