@@ -13,7 +13,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from jadevectordb.adapters.jetstream_log import JetStreamLog
 from jadevectordb.adapters.jetstream_shard_logs import JetStreamShardLogs
 from jadevectordb.adapters.kv_store import KvStore
 from jadevectordb.adapters.local_log import LocalLog
-from jadevectordb.adapters.loop_thread import LoopThread
+from jadevectordb.adapters.loop_thread import LoopThread, SharedLoop
 from jadevectordb.adapters.nats_config import Address, Credentials, NatsServerConfig, TlsFiles
 from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.nats_external import check_external
@@ -223,7 +223,7 @@ class ClusterNode:
     def _open_replicas(self) -> None:
         """The transport, the replicas this node holds, and what answers other nodes about them."""
         own, base = self.settings.cluster, self._base
-        identity = NodeIdentity(self.node, base.identity.cluster_id, base.credentials.secret)
+        identity = self._identity = NodeIdentity(self.node, base.identity.cluster_id, base.credentials.secret)
         loop = LoopThread(f"jade-nodes-{self.node}")
         self._closers.callback(loop.close)
         self.transport = FramedTransport(identity, self.clock, tls=base.tls, loop=loop)
@@ -283,6 +283,19 @@ class ClusterNode:
             new_id=lambda: secrets.token_hex(8), local=self.answerer, outboxes=_Outboxes(self._base.folder / "outbox"),
             replication=own.replication, shards=own.shards,
         )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def in_gateway(self) -> AsyncIterator[None]:
+        """While this lasts, searches of clients ask other nodes from the running loop: the one that serves clients."""
+        loop, fan_out = SharedLoop(), self.store.fan_out
+        transport = FramedTransport(self._identity, self.clock, tls=self._base.tls, loop=loop)
+        fan_out.in_gateway = fan_out.over(transport, self.settings.server.inline_search_us)
+        try:
+            yield
+        finally:
+            fan_out.in_gateway = None
+            transport.close()
+            await loop.leave()
 
     def announce(self, *, rest: str, grpc_port: int | None) -> None:
         """Enter this node: it listens for clients at `rest`. Raises CONFLICT when another process of this name is alive."""

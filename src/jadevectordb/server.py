@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from jadevectordb.ports.metadata_store import MetadataStore
 
 logger = logging.getLogger("jadevectordb.server")
+_GC_OBJECTS = (
+    20_000  # made and not freed since the last look for cycles: a request makes hundreds, and hardly ever a cycle
+)
 
 
 class Server:
@@ -209,6 +212,7 @@ class Server:
             before = {number: signal.signal(number, self._on_signal(web)) for number in (signal.SIGTERM, signal.SIGINT)}
             gc.collect()
             gc.freeze()  # what is there now stays: no need to look through it again and again
+            gc.set_threshold(_GC_OBJECTS, 20, 20)
             try:
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
                     runner.run(self._serve(web, listener, ready))
@@ -217,6 +221,12 @@ class Server:
                     signal.signal(number, handler)
 
     async def _serve(self, web: uvicorn.Server, listener: socket.socket, ready: Callable[[Server], None]) -> None:
+        async with contextlib.nullcontext() if self.cluster is None else self.cluster.in_gateway():
+            await self._serve_clients(web, listener, ready)
+
+    async def _serve_clients(
+        self, web: uvicorn.Server, listener: socket.socket, ready: Callable[[Server], None]
+    ) -> None:
         # `serve` would take over the signals and raise them again
         serving = asyncio.create_task(web._serve([listener]))
         while not web.started and not serving.done():

@@ -43,7 +43,7 @@ class Replicas:
         self.given_up = threading.Event()
         self.behave: Callable[[Count, Reply], bool] = lambda call, reply: False
 
-    def answer_here(self, call: msgspec.Struct) -> Any | None:
+    def answer_here(self, call: msgspec.Struct, limit_us: float) -> Any | None:
         return None
 
     def answer(self, call: msgspec.Struct, reply: Reply) -> Callable[[], None] | None:

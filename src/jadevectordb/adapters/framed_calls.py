@@ -19,7 +19,7 @@ from jadevectordb.adapters.loop_thread import report_defect
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import NODE_CALLS_MAX
 from jadevectordb.ports.node_calls import ANSWERS, NUMBERS
-from jadevectordb.ports.transport import OnAnswer
+from jadevectordb.ports.transport import OnAnswer, Pending
 
 _NUMBER_MAX = 0xFFFF_FFFF
 _DECODERS: dict[type[msgspec.Struct], Callable[[memoryview], Any]] = {
@@ -36,7 +36,7 @@ class AskedCall:
         self.call = call
         self.timeout_s = timeout_s
         self.on_answer: OnAnswer | None = on_answer
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Pending | None = None
         self.asker: AskingConnection | None = None  # None: not sent
         self.number = 0
 

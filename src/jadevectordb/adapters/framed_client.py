@@ -18,52 +18,30 @@ from jadevectordb.adapters.framed_calls import AskedCall
 from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.adapters.framed_peer import Peer, PeerState, closed
 from jadevectordb.adapters.framed_tls import asking_context
-from jadevectordb.adapters.loop_thread import LoopThread
+from jadevectordb.adapters.loop_thread import LoopThread, NodeLoop
 from jadevectordb.adapters.nats_config import TlsFiles
+from jadevectordb.adapters.timers import Timers
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import NODE_PEERS_MAX
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.transport import OnAnswer, Pending
 
 _CALL_GRACE_S = 5.0  # beyond a call's own deadline: the loop itself hangs
-_TIMER_S_MIN = 0.001  # what the loop's timers count in
-
-
-class _Later:
-    """A timer that is not early: the loop's own count milliseconds of a coarse clock and may fire two of them too soon."""
-
-    __slots__ = ("_action", "_due_s", "_loop", "_now_s", "_timer")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, now_s: Callable[[], float], delay_s: float, action: Callable[[], None]
-    ) -> None:
-        self._loop, self._now_s, self._action = loop, now_s, action
-        self._due_s = now_s() + delay_s
-        self._timer = loop.call_later(delay_s, self._look)
-
-    def _look(self) -> None:
-        left_s = self._due_s - self._now_s()
-        if left_s > 0:
-            self._timer = self._loop.call_later(max(left_s, _TIMER_S_MIN), self._look)
-        else:
-            self._action()
-
-    def cancel(self) -> None:
-        self._timer.cancel()
 
 
 class FramedTransport:
     """Transport port."""
 
     def __init__(
-        self, identity: NodeIdentity, clock: Clock, *, tls: TlsFiles | None = None, loop: LoopThread | None = None
+        self, identity: NodeIdentity, clock: Clock, *, tls: TlsFiles | None = None, loop: NodeLoop | None = None
     ) -> None:
-        """loop: to share with a FramedServer; it is the caller's to close, after this. Raises INVALID_ARGUMENT for unusable TLS files."""
+        """loop: to share with others; it is the caller's to close, after this. Raises INVALID_ARGUMENT for unusable TLS files."""
         self._identity = identity
         self._tls: ssl.SSLContext | None = asking_context(tls) if tls else None
         self.now_s = clock.monotonic_s
-        self.loop = loop or LoopThread(f"jade-transport-{identity.node}")
-        self._owns_loop = loop is None
+        self._own_loop = LoopThread(f"jade-transport-{identity.node}") if loop is None else None
+        self.loop: NodeLoop = loop or self._own_loop  # type: ignore[assignment]  # one of them is there
+        self._timers = Timers(self.loop.loop, self.now_s)
         self._peers: dict[str, Peer] = {}  # the loop's own, at most NODE_PEERS_MAX
         self._keeping: set[asyncio.Task[None]] = set()
         self._closed = False  # the loop's own
@@ -71,7 +49,7 @@ class FramedTransport:
     def begin(self, address: str, call: msgspec.Struct, timeout_s: float, on_answer: OnAnswer) -> Pending:
         """As the port says."""
         asked = AskedCall(call, timeout_s, on_answer)
-        asked.timer = self.loop.loop.call_later(timeout_s, asked.expire)
+        asked.timer = self._timers.after(timeout_s, asked.expire)
         try:
             peer = self._peers.get(address) or self._begin_peer(address)
             peer.ask(asked)
@@ -83,7 +61,7 @@ class FramedTransport:
         return asked
 
     def after(self, delay_s: float, action: Callable[[], None]) -> Pending:
-        return _Later(self.loop.loop, self.now_s, delay_s, action)
+        return self._timers.after(delay_s, action)
 
     def run(self, action: Callable[[], None]) -> None:
         self.loop.run(action)
@@ -120,8 +98,8 @@ class FramedTransport:
         """Calls under way fail with CLOSED. Again is fine."""
         if not self._closed:
             self.loop.ask(self._close)
-        if self._owns_loop:
-            self.loop.close()
+        if self._own_loop is not None:
+            self._own_loop.close()
 
     # --- the loop's thread --------------------------------------------------------------------------------------------
 

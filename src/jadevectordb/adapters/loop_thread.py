@@ -1,7 +1,8 @@
-"""An event loop in a thread of its own: what connections between nodes live in, whatever the rest of the process does.
+"""The event loops that connections between nodes live in.
 
-The web server's loop is not used for it: a slow request there must not make this node look dead to others, and callbacks of
-the transport must not wait behind requests.
+What other nodes ask this one is answered in a loop with a thread of its own: a slow request of a client must not make this node look
+dead to others. What a client's search asks other nodes may live in the web server's loop, where the request is: then no
+change of threads is paid for, and what a slow request there holds up is this gateway's own business.
 """
 
 from __future__ import annotations
@@ -18,21 +19,19 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 T = TypeVar("T")
 
 
-class LoopThread:
-    """The loop runs from construction to `close`."""
+class NodeLoop:
+    """The loop that connections live in, whoever runs it."""
 
-    def __init__(self, name: str) -> None:
-        self.loop = _new_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._lock = threading.Lock()  # guards _closed: nothing is handed to a loop that has stopped
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's own
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
 
     @property
     def is_here(self) -> bool:
         """Whether the caller is in the loop's thread."""
-        return threading.current_thread() is self._thread
+        raise NotImplementedError
 
     def run(self, action: Callable[..., None], *arguments: Any) -> None:
         """Have it called in the loop soon; from any thread. Raises CLOSED."""
@@ -67,6 +66,27 @@ class LoopThread:
         if not task.cancelled() and (error := task.exception()) is not None:
             report_defect(error)
 
+    async def _end(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # transports that were told to close do so in the loop's next round
+        await asyncio.sleep(0)
+
+
+class LoopThread(NodeLoop):
+    """A loop in a thread of its own, from construction to `close`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_new_loop())
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_here(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """What was handed over before still happens; tasks are cancelled. Not from the loop. Again is fine."""
         assert not self.is_here, "the loop must not wait for itself"
@@ -87,13 +107,27 @@ class LoopThread:
             asyncio.set_event_loop(None)
             self.loop.close()
 
-    async def _end(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # transports that were told to close do so in the loop's next round
+
+class SharedLoop(NodeLoop):
+    """The loop that the caller is in, which has other work too and lives longer; made and left in it."""
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self._thread = threading.current_thread()
+
+    @property
+    def is_here(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def ask(self, action: Callable[[], T]) -> T:
+        return action() if self.is_here else super().ask(action)
+
+    async def leave(self) -> None:
+        """What was handed over before still happens; tasks are cancelled."""
+        with self._lock:
+            self._closed = True
         await asyncio.sleep(0)
+        await self._end()
 
 
 def report_defect(error: BaseException) -> None:

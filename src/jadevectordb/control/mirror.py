@@ -102,6 +102,9 @@ class ClusterMirror:
         with self._lock:
             return self._map
 
+    def node(self, name: str) -> NodeRecord | None:
+        return self._nodes.get(name)  # of one mapping, whichever is the newest: no lock
+
     def placed(self, database: str) -> PlacedDatabase | None:
         with self._lock:
             return self._placed.get(database)

@@ -64,7 +64,8 @@ TRANSFER_ERRORS_KEPT_MAX = 100  # bad rows an import report shows; the rest is c
 SEAL_ROWS_MAX = 1 << 20  # what seal_rows of a database may be set to
 FILTERS_REMEMBERED_MAX = 16  # recent filters whose rows a view keeps for each segment, one bitmap each at most
 
-REQUESTS_WAITING_MAX = 1024  # requests that wait for a thread; more are told to come back
+REQUESTS_WAITING_MAX = 1024  # requests that wait for a thread or for other nodes; more are told to come back
+REQUESTS_AWAITED_MAX = 64  # of these, searches that other nodes are asked at once; the others wait in line
 FAST_BODY_BYTES_MAX = 1 << 20  # a request body up to this size is collected without further ado
 HEADER_BYTES_MAX = 64 << 10  # request line and headers
 

@@ -135,13 +135,15 @@ class Asking:
             routes = route(record, shards, self._fan_out.picture.is_alive, self._order, self._tried)
             by_node, homeless = routes.by_node, routes.homeless
         # The own replicas last: they may be searched at once, while the others are on their way
-        own = self._fan_out.node
+        own, placed = self._fan_out.node, []
         for node, numbers in sorted(by_node.items(), key=lambda item: item[0] == own):
             slot = _Slot(numbers)
             self._slots.append(slot)
+            placed.append(slot)
             self._open(slot, node)
             if self._finished:
                 return
+        self._hedge_later(placed)
         if homeless:
             self._again_later(homeless)
 
@@ -199,7 +201,6 @@ class Asking:
         self._gathered.calls += 1
         if len(slot.attempts) == 1 and question.hedging is not None and not question.only:
             question.hedging.asked()
-            slot.hedge = self._transport.after(question.hedging.delay_s, lambda: self._hedge(slot))
         if node == fan_out.node and fan_out.local is not None:
             self._open_local(attempt, fan_out.local, call, worker_s)
             return
@@ -235,6 +236,17 @@ class Asking:
         late = JadeError(ErrorCode.TIMEOUT, f"This node's replicas did not answer within {worker_s:g} s.")
         attempt.pending = _GivenUp(give_up)
         attempt.timer = self._transport.after(worker_s, lambda: self._answered(attempt, None, late))
+
+    def _hedge_later(self, slots: list[_Slot]) -> None:
+        """One timer for all of them: they were asked at the same moment."""
+        hedging = self._question.hedging
+        if hedging is not None and not self._question.only and not all(slot.done for slot in slots):
+
+            def look() -> None:
+                for slot in slots:
+                    self._hedge(slot)
+
+            self._timers.append(self._transport.after(hedging.delay_s, look))
 
     def _hedge(self, slot: _Slot) -> None:
         """The first call is late: ask another replica too, if that is allowed now."""

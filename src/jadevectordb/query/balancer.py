@@ -42,6 +42,7 @@ class Balancer:
         self._lock = threading.Lock()
         self._nodes: dict[str, _Node] = {}
         self._turn = 0
+        self._suspicion_until_s = float("-inf")  # of any node
 
     def order(self, nodes: Iterable[str], now_s: float) -> list[str]:
         """The nodes, the one to ask first in front; suspected ones behind all others."""
@@ -51,9 +52,11 @@ class Balancer:
                 self._turn += 1
                 start = self._turn % max(1, len(names))
                 names = names[start:] + names[:start]
-            else:
+            elif len(names) > 1:
                 names.sort(key=self._load)
-            return sorted(names, key=lambda name: self._is_suspected(name, now_s))
+            if now_s < self._suspicion_until_s:
+                names.sort(key=lambda name: self._is_suspected(name, now_s))
+            return names
 
     def _load(self, name: str) -> float:
         node = self._nodes.get(name)
@@ -91,6 +94,7 @@ class Balancer:
             node = self._node(name)
             node.failures = min(node.failures + 1, 16)
             node.suspected_until_s = now_s + min(SUSPECTED_S_MAX, SUSPECTED_S_MIN * 2.0 ** (node.failures - 1))
+            self._suspicion_until_s = max(self._suspicion_until_s, node.suspected_until_s)
 
     def _node(self, name: str) -> _Node:
         node = self._nodes.get(name)

@@ -37,8 +37,11 @@ class Picture(Protocol):
 class OwnReplicas(Answerer, Protocol):
     """What answers for the replicas of the node that asks; any thread may ask."""
 
-    def answer_here(self, call: msgspec.Struct) -> Any | None:
-        """The answer, when it can be had in the calling thread soon; None: ask by `answer`. Raises what the answer says instead."""
+    def answer_here(self, call: msgspec.Struct, limit_us: float) -> Any | None:
+        """The answer, when it can be had in the calling thread within about so long; None: ask by `answer`.
+
+        Raises what the answer says instead.
+        """
         ...
 
 

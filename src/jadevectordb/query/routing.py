@@ -5,7 +5,7 @@ Shards go to as few nodes as the preference allows: a search costs one message a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jadevectordb.topology.cluster_map import DatabaseRecord, ReplicaState
@@ -31,23 +31,26 @@ def route(
     order: nodes, the one to ask first in front. tried: nodes that were asked about a shard before, and are not asked again.
     Who seems dead is asked only about shards that nobody else has: the word that he is dead may be old.
     """
-    candidates = {number: _candidates(record, number, tried.get(number, ())) for number in shards}
-    preference = order({node for nodes in candidates.values() for node in nodes})
-    rank = {node: (not is_alive(node), place) for place, node in enumerate(preference)}
+    candidates = [(number, _candidates(record, number, tried.get(number))) for number in sorted(shards)]
+    preference = order({node for _, nodes in candidates for node in nodes})
+    preference.sort(key=lambda node: not is_alive(node))
+    rank = {node: place for place, node in enumerate(preference)}
     by_node: dict[str, list[int]] = {}
     homeless = []
-    for number, nodes in sorted(candidates.items()):
+    for number, nodes in candidates:
         if nodes:
-            by_node.setdefault(min(nodes, key=rank.__getitem__), []).append(number)
+            node = nodes[0] if len(nodes) == 1 else min(nodes, key=rank.__getitem__)
+            by_node.setdefault(node, []).append(number)
         else:
             homeless.append(number)
     return Routes({node: tuple(numbers) for node, numbers in by_node.items()}, tuple(homeless))
 
 
-def _candidates(record: DatabaseRecord, number: int, tried: Collection[str]) -> list[str]:
+def _candidates(record: DatabaseRecord, number: int, tried: Collection[str] | None) -> Sequence[str]:
     if number >= len(record.shards):
-        return []
-    return [node for node in record.shards[number].readable if node not in tried]
+        return ()
+    readable = record.shards[number].readable
+    return [node for node in readable if node not in tried] if tried else readable
 
 
 def live_replicas(record: DatabaseRecord, number: int, is_alive: Callable[[str], bool]) -> list[str]:

@@ -43,6 +43,9 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     by_hand: bool = False
 
 
+_READABLE = (ReplicaState.ACTIVE, ReplicaState.RETIRING)
+
+
 class ShardRecord(msgspec.Struct, frozen=True):
     """primary: the node whose replica serves reads by default; "" while none is active."""
 
@@ -56,8 +59,10 @@ class ShardRecord(msgspec.Struct, frozen=True):
     @property
     def readable(self) -> tuple[str, ...]:
         """Nodes that can be asked, the primary first."""
-        nodes = [r.node for r in self.replicas if r.state in (ReplicaState.ACTIVE, ReplicaState.RETIRING)]
-        return tuple(sorted(nodes, key=lambda node: node != self.primary))
+        nodes = [r.node for r in self.replicas if r.state in _READABLE]
+        if len(nodes) > 1 and nodes[0] != self.primary:
+            nodes.sort(key=lambda node: node != self.primary)
+        return tuple(nodes)
 
 
 class DatabaseRecord(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from jadevectordb.gateway.cluster.waiting import Waiting
 from jadevectordb.gateway.embedded.opening import Opening
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId
-from jadevectordb.model.limits import NODE_HERE_US_MAX, NODE_INLINE_US_MAX, NODE_SEARCH_THREADS, REQUESTS_WAITING_MAX
+from jadevectordb.model.limits import NODE_INLINE_US_MAX, NODE_SEARCH_THREADS, REQUESTS_WAITING_MAX
 from jadevectordb.node.hosted_shard import HostedShard
 from jadevectordb.node.hosting import Hosting, Place
 from jadevectordb.ports.clock import Clock
@@ -109,15 +109,15 @@ class ShardAnswerer:
             reply(None, error)
         return None
 
-    def answer_here(self, call: msgspec.Struct) -> Any | None:
+    def answer_here(self, call: msgspec.Struct, limit_us: float) -> Any | None:
         """The answer to a caller on this node, worked out in his own thread, which spares two changes of threads.
 
-        None: ask by `answer`, because it would take long, or replicas have to catch up first, or it is another kind of question.
+        None: ask by `answer`, because it would take longer than limit_us, replicas have to catch up first, or it is no such question.
         Raises what an answer would say instead.
         """
         if not isinstance(call, Search | SearchWords | Judge | Get | Count):
             return None
-        return _Answering(self, call, _nobody).here()
+        return _Answering(self, call, _nobody).here(limit_us)
 
     def close(self) -> None:
         """What is being answered is answered, what waits is refused. Again is fine."""
@@ -264,14 +264,14 @@ class _Answering:
 
         return give_up
 
-    def here(self) -> Any | None:
-        """The answer, when it can be had in this thread soon."""
+    def here(self, limit_us: float) -> Any | None:
+        """The answer, when it can be had in this thread within about so long."""
         asked = self._call.asked
         self._hosted = [self._answerer.hosted(asked.database, shard) for shard in asked.shards]
         if self._waits(asked):
             return None
         held = self._held()
-        return self._answer(held) if self._is_quick(held, is_here=True) else None
+        return self._answer(held) if self._is_quick(held, limit_us) else None
 
     def _waits(self, asked: Asked) -> list[tuple[HostedShard, int]]:
         if not asked.at_least:
@@ -284,16 +284,16 @@ class _Answering:
         openings = [self._answerer.opening(hosted) for hosted in self._hosted]
         return Held(self._call.asked.shards, openings)
 
-    def _is_quick(self, held: Held, *, is_here: bool = False) -> bool:
-        """Whether it may be answered in the calling thread. is_here: which is that of a caller on this node, not the loop."""
+    def _is_quick(self, held: Held, here_us: float = 0.0) -> bool:
+        """Whether it may be answered in the calling thread. here_us: what a caller on this node grants it, else 0."""
         call = self._call
-        limit_us = NODE_HERE_US_MAX if is_here else NODE_INLINE_US_MAX
+        is_here, limit_us = here_us > 0, here_us or NODE_INLINE_US_MAX
         if isinstance(call, Get):
             return len(call.ids) <= _GET_INLINE_MAX
         if isinstance(call, Judge):
             return is_here
         if isinstance(call, SearchWords):  # rows that nobody has searched by words yet are analysed first
-            return is_here and not call.options.get("group_by") and asking_words.cost_us(held, call) < NODE_HERE_US_MAX
+            return is_here and not call.options.get("group_by") and asking_words.cost_us(held, call) < limit_us
         if isinstance(call, Count):
             return not call.filter
         if not isinstance(call, Search) or call.options.get("group_by") or call.options.get("k") is None:

@@ -37,6 +37,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import BY_ID_ROWS_MAX, READ_S_MAX
 from jadevectordb.model.schema import Schema
 from jadevectordb.query import executor
+from jadevectordb.query.awaiting import Waits, waiting
 from jadevectordb.query.cluster_writer import ClusterWriter
 from jadevectordb.query.levels import ReadLevel, read_level, write_level
 from jadevectordb.query.seen import SeenSequences
@@ -270,7 +271,7 @@ class ClusterDatabase:
 
     # Searching
 
-    def search(
+    async def searching(
         self,
         vector: npt.ArrayLike | None = None,
         *,
@@ -305,8 +306,19 @@ class ClusterDatabase:
             k, filter, recall, threshold, max_distance, exact, nprobe, candidates, ef_search, group_by, group_size
         )
         if text is not None:
-            return self._text_searches.search(vector, id, text, fusion, alpha, options, include, explain, wanted)
-        return self._searches.search(vector, id, options, include, explain, wanted)
+            words = text
+            by_words: Waits[Hits] = Waits(
+                lambda: self._text_searches.search(vector, id, words, fusion, alpha, options, include, explain, wanted)
+            )
+            return await by_words
+        return await self._searches.search(vector, id, options, include, explain, wanted)
+
+    search = waiting(searching)  # for who may wait in a thread
+
+    @property
+    def is_in_gateway(self) -> bool:
+        """Whether `searching` can be carried out in the loop that serves clients, without a thread."""
+        return self._reader.is_in_gateway
 
     def search_batch(
         self,
@@ -391,6 +403,11 @@ class ClusterDatabase:
         """What most rows are searched with; some seconds old."""
         self._check_open()
         return self._looks.index_in_use()
+
+    async def finding_index_in_use(self) -> str:
+        """`index_in_use`, as a coroutine."""
+        known = self._looks.index_known()
+        return await Waits(lambda: self.index_in_use) if known is None else known
 
     def watermarks(self) -> list[int]:
         """The newest log sequence that a replica of each shard has applied, now."""

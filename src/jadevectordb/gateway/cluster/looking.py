@@ -73,17 +73,22 @@ class ClusterLooks:
                     says.append(f"The replica of shard {report.shard} on {node} failed: {report.reason}")
         return " ".join(says)
 
+    def index_known(self) -> str | None:
+        """`index_in_use`, when nobody has to be asked."""
+        known = self._index
+        return None if known is None or self._reader.now_s() - known[1] > _KNOWN_FOR_S else known[0]
+
     def index_in_use(self) -> str:
-        known, now_s = self._index, self._reader.now_s()
-        if known is None or now_s - known[1] > _KNOWN_FOR_S:
+        known = self.index_known()
+        if known is None:
             rows: Counter[str] = Counter()
             for segment in self.stats().segments:
                 rows[segment.index] += segment.live
             for unbuilt in ("growing", "not built yet"):
                 rows.pop(unbuilt, None)
-            kind = rows.most_common(1)[0][0] if rows else "FLAT"
-            known = self._index = kind, now_s
-        return known[0]
+            known = rows.most_common(1)[0][0] if rows else "FLAT"
+            self._index = known, self._reader.now_s()
+        return known
 
     def wait_settled(self, sequences: Mapping[int, int], limit_s: float | None, check: Callable[[], None]) -> None:
         until_s = None if limit_s is None else self._reader.now_s() + limit_s

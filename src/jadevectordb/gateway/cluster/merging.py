@@ -44,17 +44,18 @@ def ranked(answers: Seq[Answered], rows_of: RowsOf) -> list[list[Match]]:
         if answer.ids:
             rows = rows_of(answer)
             places = range(len(answer.ids))
-            lists.append(merge.order([(answer.scores[at], answer.ids[at], rows, at) for at in places]))
+            found: list[Match] = [
+                (score, vector_id, rows, at)
+                for score, vector_id, at in zip(answer.scores, answer.ids, places, strict=True)
+            ]
+            lists.append(merge.order(found))
     return lists
 
 
 def best(lists: list[list[Match]], k: int | None, exclude: str | None) -> list[Match]:
-    if not lists:
-        return []
-    matches = merge.best(lists, None if k is None else k + (exclude is not None))
-    if exclude is None:
-        return matches
-    return [match for match in matches if match[1] != exclude][:k]
+    matches = [match for one in lists for match in one if match[1] != exclude]
+    # A sort finds the runs that are in order; for the few lists that nodes make it is quicker than a heap
+    return (merge.order(matches) if len(lists) > 1 else matches)[:k]
 
 
 def hits_of(matches: list[Match], unpacker: Unpacker) -> list[Hit]:

@@ -35,7 +35,7 @@ class ClusterMirror:
         return self._mirror.map
 
     def node(self, name: str) -> NodeRecord | None:
-        return self._mirror.observe().nodes.get(name)
+        return self._mirror.node(name)
 
     def nodes(self) -> Mapping[str, NodeRecord]:
         return self._mirror.observe().nodes

@@ -41,8 +41,9 @@ from jadevectordb.ports.node_calls import (
     Scroll,
     Search,
 )
+from jadevectordb.query.awaiting import Waits
 from jadevectordb.query.barriers import Barriers
-from jadevectordb.query.fan_out import FanOut
+from jadevectordb.query.fan_out import Ask, FanOut
 from jadevectordb.query.hedging import Hedging
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.question import Answered, Gathered, Question
@@ -89,9 +90,14 @@ class ClusterReader:
     def now_s(self) -> float:
         return self._fan_out.transport.now_s()
 
+    @property
+    def is_in_gateway(self) -> bool:
+        """Whether coroutines of this can be carried out in the loop that serves clients."""
+        return self._fan_out.in_gateway is not None
+
     # Searching
 
-    def search(
+    async def search(
         self,
         query: bytes,
         options: dict[str, object],
@@ -100,9 +106,14 @@ class ClusterReader:
         wanted: Wanted,
     ) -> Gathered:
         """Answers are `Found`, one a node. Raises what is wrong with the request, UNAVAILABLE, TIMEOUT."""
-        return self._ask(
-            self._shards, _search_call(query, options, include, explain), wanted, self._search_hedging
-        )  # fmt: skip
+        shards = self._shards
+        if wanted.level is ReadLevel.STRONG:
+            at_least = await Waits(lambda: self._at_least(shards, wanted))
+        else:
+            at_least = self._at_least(shards, wanted)
+        call = _search_call(query, options, include, explain)
+        question = self._question(shards, call, wanted, self._search_hedging, at_least)
+        return _noted(wanted, await Ask(self._fan_out, question))
 
     def search_on(
         self, node: str, shard: int, query: bytes, options: dict[str, object], include: Include, wanted: Wanted

@@ -16,6 +16,7 @@ from jadevectordb.model import filter_parse, filters
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
+from jadevectordb.query.awaiting import Waits
 from jadevectordb.query.plan import Match
 from jadevectordb.query.question import Gathered
 from jadevectordb.query.write_checks import invalid
@@ -78,7 +79,7 @@ class ClusterSearches:
             options["group_by"], options["group_size"] = group_by, count_of(group_size, "group_size")
         return options
 
-    def search(
+    async def search(
         self,
         vector: npt.ArrayLike | None,
         vector_id: str | None,
@@ -91,17 +92,18 @@ class ClusterSearches:
         if (vector is None) == (vector_id is None):
             raise invalid("search takes a vector or an id, one of them.")
         if vector_id is not None:
-            vector = self.vector_of(vector_id, wanted)
+            name = vector_id
+            vector = await Waits(lambda: self.vector_of(name, wanted))
         assert vector is not None
         started_s = self._reader.now_s()
         query = self.query_of(vector)
         if "group_by" in options:
-            gathered, matches = self._groups(query, options, include, explain, vector_id, wanted)
+            gathered, matches = await self._groups(query, options, include, explain, vector_id, wanted)
         else:
             k = options["k"]
             assert k is None or isinstance(k, int)
             told = options if vector_id is None or k is None else {**options, "k": min(K_MAX, k + 1)}
-            gathered = self._reader.search(query, told, include, explain, wanted)
+            gathered = await self._reader.search(query, told, include, explain, wanted)
             matches = merging.best(merging.ranked(gathered.answers, self._reader.rows_of), k, vector_id)
         hits, missing = merging.hits_of(matches, self._unpacker), tuple(sorted(gathered.missing))
         if not explain:
@@ -128,7 +130,7 @@ class ClusterSearches:
             for one in self._reader.search_each(queries, options, include, wanted)
         ]
 
-    def _groups(
+    async def _groups(
         self, query: bytes, options: Options, include: Include, explain: bool, exclude: str | None, wanted: Wanted
     ) -> tuple[Gathered, list[Match]]:
         """Nodes choose groups by what they have: more is asked of them until nothing they left out could matter."""
@@ -139,7 +141,7 @@ class ClusterSearches:
         asked = min(K_MAX, k + extra)
         while True:
             told = {**options, "k": asked, "group_size": min(K_MAX, group_size + extra)}
-            gathered = self._reader.search(query, told, include, explain, wanted)
+            gathered = await self._reader.search(query, told, include, explain, wanted)
             lists = merging.ranked(gathered.answers, self._reader.rows_of)
             matches, is_sure = merging.grouped(lists, asked, k, group_size, group_by, exclude)
             if is_sure or asked >= K_MAX:

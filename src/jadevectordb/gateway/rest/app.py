@@ -10,12 +10,14 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jadevectordb.gateway.access.operations import OPERATIONS, Operation, Scope, check
 from jadevectordb.gateway.access.principals import ANONYMOUS
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.rest.errors import error_response, internal_error, problem
 from jadevectordb.gateway.rest.http import Request, Response, Route
 from jadevectordb.gateway.rest.perimeter import Perimeter
@@ -23,26 +25,31 @@ from jadevectordb.gateway.rest.router import Found, OtherMethods, Router
 from jadevectordb.gateway.rest.session import session_header
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import REQUESTS_WAITING_MAX
+from jadevectordb.model.limits import REQUESTS_AWAITED_MAX, REQUESTS_WAITING_MAX
+from jadevectordb.query.awaiting import Then, Underway, waited
 
 logger = logging.getLogger("jadevectordb.http")
 Scope_ = dict[str, Any]
 # In requests of version 1: a text may have to be read by a model; its filters' first use of a field may read all its strings.
 TEXT_NAMES = (b'"query"', b'"queryText"', b'"query_text"')
 _SLOW_NAMES = (*TEXT_NAMES, b'"filters"', b'"metadataFilter"', b'"metadata_filter"')
+_STOPPING = JadeError(ErrorCode.CLOSED, "This node stops.")
 _FILTERED_COST = 4  # how much dearer than a plain search one with a filter or words may be
 
 
 class Matched:
-    """A request whose route is known. inline: it may run on the event loop."""
+    """A request whose route is known. inline: it may run on the event loop. awaited: the same, but it waits for other nodes there."""
 
-    __slots__ = ("inline", "operation", "request", "route", "started")
+    __slots__ = ("awaited", "inline", "operation", "request", "route", "started")
 
-    def __init__(self, request: Request, route: Route, operation: Operation, inline: bool) -> None:
+    def __init__(
+        self, request: Request, route: Route, operation: Operation, inline: bool, awaited: bool = False
+    ) -> None:
         self.request = request
         self.route = route
         self.operation = operation
         self.inline = inline
+        self.awaited = awaited
         self.started = time.perf_counter()
 
 
@@ -56,6 +63,8 @@ class Application:
         self._settings = services.settings
         self._threads = ThreadPoolExecutor(services.settings.server.threads, thread_name_prefix="jade-request")
         self._waiting = 0
+        self._awaited = 0  # requests that wait for other nodes, at most REQUESTS_AWAITED_MAX
+        self._line: deque[Underway] = deque()  # those behind them
         self._cluster = getattr(services, "cluster_view", None)  # a reading process has none
         self._perimeter = Perimeter(services.settings)
         self._tracing = services.telemetry.tracing
@@ -78,9 +87,11 @@ class Application:
                     return self._finished(refusal, request, None)
                 request.client = self._perimeter.client_of(request)
                 inline = route.inline and not request.headers.get("authorization", "")[:5].lower().startswith("basic")
+                awaited = False
                 if inline and route.operation == "search":
-                    inline = self._is_cheap(request)
-                return Matched(request, route, OPERATIONS[route.operation], inline)
+                    awaited = self._may_be_awaited(request)
+                    inline = not awaited and self._is_cheap(request)
+                return Matched(request, route, OPERATIONS[route.operation], inline, awaited)
             if request.method == "OPTIONS" and found is not None:
                 return self._finished(self._perimeter.preflight(request), request, None)
             if isinstance(found, OtherMethods):
@@ -110,10 +121,20 @@ class Application:
             cost_us *= _FILTERED_COST
         return cost_us < self._settings.server.inline_search_us
 
+    def _may_be_awaited(self, request: Request) -> bool:
+        """Whether a search waits for nothing but other nodes: no model, no password, no record of a credential, no collector of traces."""
+        entry = self.services.catalog.peek(database_in(request))
+        if entry is None or not isinstance(entry.handle, ClusterDatabase) or not entry.handle.is_in_gateway:
+            return False
+        if self._tracing.is_on or (not request.is_raw and _may_have_text(request.body)):
+            return False
+        headers = request.headers
+        return self.services.access.gatekeeper.knows(headers.get("authorization"), headers.get("x-api-key"))
+
     def run(self, matched: Matched) -> Response:
         """Authenticate, check, handle. Never raises. May wait, unless the route is inline."""
         if not self._tracing.is_on:
-            return self._handled(matched)
+            return waited(self._handled(matched))
         headers = matched.request.headers
         with self._tracing.request(
             matched.request.method,
@@ -123,15 +144,16 @@ class Application:
             {"jade.request_id": matched.request.request_id},
         ) as span:
             with self._tracing.span(matched.operation.name):
-                answer = self._handled(matched)
+                answer = waited(self._handled(matched))
             span.finish(answer.status)
         return answer
 
-    def _handled(self, matched: Matched) -> Response:
+    async def _handled(self, matched: Matched) -> Response:
         request = matched.request
         try:
             self._admit(matched)
-            answer = matched.route.handler(self.services, request)
+            handled = matched.route.handler(self.services, request)
+            answer = handled if isinstance(handled, Response) else await handled
             if request.seen:
                 answer.headers = (*answer.headers, *session_header(request))
             if matched.operation.audit_event is not None and request.method != "GET":
@@ -196,23 +218,76 @@ class Application:
         )
         return answer
 
-    # In a thread
+    # What is not over at once
 
     def submit(self, matched: Matched) -> asyncio.Future[Response]:
-        """Run it in the pool. Refused at once (429) when too many wait already."""
+        """Run it in the pool, or wait for other nodes here. Refused at once (429) when too many wait already."""
         loop = asyncio.get_running_loop()
+        if matched.awaited:
+            answer: asyncio.Future[Response] = loop.create_future()
+            give_up = self.ask_nodes(matched, lambda found: None if answer.done() else answer.set_result(found))
+            answer.add_done_callback(lambda done: give_up() if done.cancelled() else None)
+            return answer
         if self._waiting >= REQUESTS_WAITING_MAX:
-            busy = problem(429, "Too many requests are waiting: retry in a moment.", retry_after_s=1)
             refused: asyncio.Future[Response] = loop.create_future()
-            refused.set_result(self._finished(busy, matched.request, matched))
+            refused.set_result(self._busy(matched))
             return refused
         self._waiting += 1
         future = loop.run_in_executor(self._threads, self.run, matched)
         future.add_done_callback(self._left)
         return future
 
+    def _busy(self, matched: Matched) -> Response:
+        busy = problem(429, "Too many requests are waiting: retry in a moment.", retry_after_s=1)
+        return self._finished(busy, matched.request, matched)
+
     def _left(self, _: object) -> None:
         self._waiting -= 1
+
+    def ask_nodes(self, matched: Matched, then: Callable[[Response], None]) -> Callable[[], None]:
+        """Carry it out in the loop; `then` is called there, perhaps before this returns, unless what this returns is called first.
+
+        So many requests ask other nodes at once, the others wait in line; too many (429) are refused.
+        """
+        if self._waiting >= REQUESTS_WAITING_MAX:
+            then(self._busy(matched))
+            return _nothing
+        self._waiting += 1
+
+        def on_done(answer: Response | None, error: BaseException | None) -> None:
+            self._waiting -= 1
+            self._awaited -= 1
+            if answer is not None:
+                then(answer)
+            while self._line and self._awaited < REQUESTS_AWAITED_MAX:
+                self._begin(self._line.popleft())
+            if error is not None:
+                raise error  # a defect: handling never raises
+
+        underway = Underway(self._handled(matched), on_done, self._in_pool)
+
+        def give_up() -> None:
+            if underway in self._line:
+                self._line.remove(underway)
+                self._waiting -= 1
+            underway.cancel()
+
+        if self._awaited < REQUESTS_AWAITED_MAX:
+            self._begin(underway)
+        else:
+            self._line.append(underway)
+        return give_up
+
+    def _begin(self, underway: Underway) -> None:
+        self._awaited += 1
+        underway.begin()
+
+    def _in_pool(self, work: Callable[[], Any], then: Then) -> None:
+        def told(done: asyncio.Future[Any]) -> None:
+            error = _STOPPING if done.cancelled() else done.exception()
+            then(None if error else done.result(), error)
+
+        asyncio.get_running_loop().run_in_executor(self._threads, work).add_done_callback(told)
 
     async def answer(self, request: Request) -> Response:
         matched = self.match(request)
@@ -277,6 +352,15 @@ class Application:
                         return b"".join(parts)
         except TimeoutError:
             return problem(408, "The body did not come in time.", headers=(("connection", "close"),))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _may_have_text(body: bytes) -> bool:
+    """Whether a search may be by words; an escape may hide it."""
+    return b"\\" in body or b'"text"' in body or any(name in body for name in TEXT_NAMES)
 
 
 def database_in(request: Request) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
@@ -29,6 +30,7 @@ class _Turn:
     __slots__ = (
         "body",
         "disconnected",
+        "give_up",
         "keep_alive",
         "message_event",
         "more_body",
@@ -37,6 +39,7 @@ class _Turn:
 
     def __init__(self, keep_alive: bool) -> None:
         self.body = bytearray()
+        self.give_up: Callable[[], None] | None = None  # while other nodes are asked for its answer
         self.disconnected = False
         self.keep_alive = keep_alive
         self.message_event = self
@@ -44,7 +47,9 @@ class _Turn:
         self.more_body = True
 
     def set(self) -> None:
-        """Called when the connection is lost: nothing waits here."""
+        """Called when the connection is lost: other nodes need not go on."""
+        if self.give_up is not None:
+            self.give_up()
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -79,6 +84,8 @@ class FastProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._turn is not None and self._turn.give_up is not None:  # more comes before that was answered
+            self.flow.pause_reading()
         super().data_received(data)
         if self._reading:
             if self._deadline is None:
@@ -193,11 +200,21 @@ class FastProtocol(HttpToolsProtocol):
             self._end(turn, matched, request.method)
         elif matched.inline:
             self._end(turn, self.application.run(matched), request.method)
+        elif matched.awaited:
+            method = request.method
+            give_up = self.application.ask_nodes(matched, lambda answer: self._answered(turn, answer, method))
+            if not turn.response_complete:
+                turn.give_up = give_up
         else:
             self.flow.pause_reading()
             task = self.application.submit(matched)
             self.tasks.add(task)  # type: ignore[arg-type]  # the server waits for these when it stops
             task.add_done_callback(lambda done: self._late(turn, done, request.method))
+
+    def _answered(self, turn: _Turn, answer: Response, method: str) -> None:
+        turn.give_up = None
+        if not turn.disconnected:
+            self._end(turn, answer, method)
 
     def _late(self, turn: _Turn, done: asyncio.Future[Response], method: str) -> None:
         self.tasks.discard(done)

@@ -1,13 +1,14 @@
 """A request, a response and a route as the handlers see them: plain values, no sockets, no event loop.
 
-Every route of the server is a synchronous function `handler(services, request) -> Response`. What is cheap runs on the event
-loop itself, the rest in a bounded pool of threads; the handler does not know which.
+Every route of the server is a function `handler(services, request) -> Response`. What is cheap runs on the event loop itself, the
+rest in a bounded pool of threads; the handler does not know which. One that waits for other nodes of a cluster is a coroutine
+(`query.awaiting`): it holds no thread meanwhile.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -173,7 +174,7 @@ def reply(value: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = 
     return Response(status, encode(value), JSON, headers)
 
 
-Handler = Callable[["Services", Request], Response]
+Handler = Callable[["Services", Request], Response | Coroutine[Any, Any, Response]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.embedded.hits import Hits, Item
 from jadevectordb.gateway.service.catalog import Entry
+from jadevectordb.gateway.service.handles import AnyDatabase
 from jadevectordb.gateway.service.numbers import shortest
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.gateway.service.tracing import traced_search
 from jadevectordb.model.errors import JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
+from jadevectordb.query.awaiting import waiting
 
 Included = Literal["metadata", "vector", "version"]
 
@@ -106,7 +108,7 @@ def as_list(item: Item) -> list[float]:
     return as_lists([item])[0]
 
 
-def search(
+async def searching(
     services: Services,
     entry: Entry,
     principal: Principal,
@@ -120,7 +122,8 @@ def search(
 ) -> tuple[Hits, str]:
     """(hits, query id). The search is recorded with its real latency and outcome. Raises what `Database.search` raises.
 
-    node: a filter already parsed, instead of the one in the options. reading: from `sessions`.
+    It waits (`query.awaiting`) for nothing but other nodes of a cluster. node: a filter already parsed, instead of the one in the
+    options. reading: from `sessions`.
     """
     query_id = services.analytics.new_query_id()
     started = time.perf_counter()
@@ -136,17 +139,18 @@ def search(
             arguments["text"] = text
         if reading:
             arguments.update(reading)
-        if isinstance(entry.handle, ClusterDatabase):
+        handle, tracing = entry.handle, services.telemetry.tracing
+        if isinstance(handle, ClusterDatabase):
             # What is not sent along would be fetched for each answer
             arguments["include"] = tuple(name for name in options.include if name != "version")
             if options.allow_partial:
                 arguments["allow_partial"] = True
-        tracing = services.telemetry.tracing
-        hits = (
-            traced_search(tracing, entry.handle, vector, arguments)
-            if tracing.is_on
-            else entry.handle.search(vector, **arguments)
-        )
+        if tracing.is_on:
+            hits = traced_search(tracing, handle, vector, arguments)
+        elif isinstance(handle, ClusterDatabase):
+            hits = await handle.searching(vector, **arguments)
+        else:
+            hits = handle.search(vector, **arguments)
         return hits, query_id
     except JadeError as failure:
         error = str(failure.code)
@@ -173,3 +177,11 @@ def search(
                 entry, vector, options.k, arguments.get("filter"), options.recall, hits, seconds,
                 options={name: value for name, value in arguments.items() if name not in _OBSERVED},
             )  # fmt: skip
+
+
+search = waiting(searching)  # for who may wait in a thread
+
+
+async def index_in_use(handle: AnyDatabase) -> str:
+    """What most rows are searched with."""
+    return await handle.finding_index_in_use() if isinstance(handle, ClusterDatabase) else handle.index_in_use

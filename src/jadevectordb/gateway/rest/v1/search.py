@@ -17,7 +17,7 @@ from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.gateway.service.contract_filters import translate
 from jadevectordb.gateway.service.hybrid import HybridHit
 from jadevectordb.gateway.service.hybrid_searching import HybridQuery, run_words
-from jadevectordb.gateway.service.searching import SearchOptions, as_list, as_lists, search
+from jadevectordb.gateway.service.searching import Included, SearchOptions, as_list, as_lists, index_in_use, searching
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.database import metric_of
 from jadevectordb.model.filters import Filter
@@ -138,6 +138,13 @@ def result(
     return item
 
 
+def _include(wanted: Wanted) -> tuple[Included, ...]:
+    """What the answer shows of each hit."""
+    if not wanted.values:
+        return ("metadata",) if wanted.metadata else ()
+    return ("metadata", "vector") if wanted.metadata else ("vector",)
+
+
 def _shown(hits: Hits, wanted: Wanted) -> list[dict[str, Any]]:
     rows = as_lists(hits) if wanted.values and hits else [None] * len(hits)
     return [
@@ -153,7 +160,7 @@ def shown_hybrid(hit: HybridHit, score: float, wanted: Wanted) -> dict[str, Any]
     return result(hit.id, score, metadata if wanted.metadata else None, values, wanted)
 
 
-def _search(services: Services, request: Request) -> Response:
+async def _search(services: Services, request: Request) -> Response:
     fields = request.fields(ALIASES)
     entry = request.entry
     wanted = wanted_of(fields, entry)
@@ -170,13 +177,13 @@ def _search(services: Services, request: Request) -> Response:
         results, query_id, used = [shown_hybrid(h, h.score, wanted) for h in answer.hits], answer.query_id, "BM25"
     else:
         options = SearchOptions(
-            k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=explain,
+            k=wanted.k, recall=wanted.recall, threshold=wanted.threshold, explain=explain, include=_include(wanted),
             allow_partial=flag(fields, "allow_partial", False),
         )  # fmt: skip
-        hits, query_id = search(
+        hits, query_id = await searching(
             services, entry, request.principal, vector, options, node=wanted.filter, reading=reading
         )
-        results, used = _shown(hits, wanted), entry.handle.index_in_use
+        results, used = _shown(hits, wanted), await index_in_use(entry.handle)
         if hits.explanation is not None:
             plan["plan"] = hits.explanation.as_dict()
     return reply(
@@ -219,9 +226,9 @@ def check_metric(entry: Entry, metric: Metric) -> None:
 
 
 def _with_metric(metric: Metric) -> Handler:
-    def handle(services: Services, request: Request) -> Response:
+    async def handle(services: Services, request: Request) -> Response:
         check_metric(request.entry, metric)
-        return _search(services, request)
+        return await _search(services, request)
 
     return handle
 

@@ -14,7 +14,7 @@ from jadevectordb.gateway.embedded.hits import Hits
 from jadevectordb.gateway.rest import raw
 from jadevectordb.gateway.rest.http import Request, Response, Route, decode, invalid, reply
 from jadevectordb.gateway.rest.session import reading_of
-from jadevectordb.gateway.service.searching import FoundHit, Included, SearchOptions, found, search
+from jadevectordb.gateway.service.searching import FoundHit, Included, SearchOptions, found, search, searching
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.limits import SEARCH_BATCH_MAX, TARGET_REMEMBERED_MAX
 
@@ -73,19 +73,19 @@ def _read_options(query_string: str) -> SearchOptions:
 _remembered = lru_cache(maxsize=1024)(_read_options)
 
 
-def _search(services: Services, request: Request) -> Response:
+async def _search(services: Services, request: Request) -> Response:
     entry, wanted = request.entry, reading_of(request)
     if request.is_raw:
         options = _options(request.query_string)
         rows = raw.floats(request.body, entry.handle.dimension)
         if len(rows) != 1:
             raise invalid(f"This route takes one query, the body holds {len(rows)}: use /search/batch.")
-        hits, query_id = search(services, entry, request.principal, rows[0], options, reading=wanted)
+        hits, query_id = await searching(services, entry, request.principal, rows[0], options, reading=wanted)
     else:
         body = request.json(SearchBody)
         options = body
         vector = None if body.vector is None else np.array(body.vector, np.float64)
-        hits, query_id = search(
+        hits, query_id = await searching(
             services, entry, request.principal, vector, body, vector_id=body.id, text=body.text, reading=wanted
         )
     raw_vectors = request.wants_raw and "vector" in options.include
