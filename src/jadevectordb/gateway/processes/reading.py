@@ -70,7 +70,7 @@ class Passed(Matched):
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.inline = False
+        self.inline = self.awaited = False
         self.started = time.perf_counter()
 
 
