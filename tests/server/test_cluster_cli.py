@@ -145,6 +145,38 @@ def test_writers_notice_nothing_of_a_killed_node_which_comes_back(run: Run, loca
     assert now(local).node("1").is_running
 
 
+def test_nodes_that_are_asked_for_one_name_at_the_same_moment_give_it_once(run: Run, local: LocalCluster) -> None:
+    start = threading.Barrier(3)
+    made: list[tuple[str, str, int]] = []
+    same: list[str] = []
+
+    def ask(node: LocalNode) -> None:
+        with jade.Client(node.url, user="admin", password=local.admin_password, timeout=60.0) as client:
+            for turn in range(3):
+                for kind, path, body in (
+                    ("user", "/v1/users", {"username": f"Twin{turn}", "email": f"{turn}@example.com", "password": "a good long one"}),
+                    ("database", "/v2/databases", {"name": f"twin{turn}", "dimension": 4, "shards": 1}),
+                ):  # fmt: skip
+                    start.wait()
+                    try:
+                        client.call("POST", path, body)
+                        made.append((kind, node.id, turn))
+                    except jade.JadeError as error:
+                        assert error.code is jade.ErrorCode.ALREADY_EXISTS, error
+            start.wait()
+            same.append(client.create_database("shared", 4, shards=1, exist_ok=True).id)
+
+    threads = [threading.Thread(target=ask, args=(node,)) for node in local.nodes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted((kind, turn) for kind, _, turn in made) == [
+        (kind, turn) for kind in ("database", "user") for turn in range(3)
+    ]
+    assert len(same) == 3 and len(set(same)) == 1
+
+
 def test_shards_are_shown_with_their_replicas(run: Run, local: LocalCluster) -> None:
     rows = answer(run("shards", "--database", "words", "--format", "json"))
     assert len(rows) == 2 and {row["replica_nodes"] for row in rows} == {"n1,n2,n3"}

@@ -21,10 +21,11 @@ import msgspec
 from jadevectordb.gateway.access.operations import is_visible
 from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.cluster.store import ClusterStore
-from jadevectordb.gateway.service.database_names import DatabaseNames, changed_meanwhile
+from jadevectordb.gateway.service.database_names import DatabaseNames, changed_meanwhile, made_elsewhere
 from jadevectordb.gateway.service.directory import Check, DatabaseRecord, Directory, Entry, unknown
 from jadevectordb.gateway.service.handles import AnyStore
 from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.limits import DATABASE_PENDING_S
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record, Watch
 
@@ -35,6 +36,7 @@ DESCRIPTION_LENGTH_MAX = 1000
 _DAMAGE = frozenset({ErrorCode.CORRUPT, ErrorCode.FORMAT_TOO_NEW, ErrorCode.LOG_TRUNCATED})
 _RETRY_S = 1.0  # before other nodes' changes are looked for again, when the metadata store could not be asked
 GRANT_RIGHTS = ("read", "write", "admin")
+_LOOK_S = 0.1
 _T = TypeVar("_T")
 __all__ = ["Catalog", "Check", "DatabaseRecord", "Directory", "Entry", "check_name", "has_control"]
 
@@ -184,20 +186,35 @@ class Catalog(Directory):
     ) -> tuple[Entry, bool]:
         """A database whose name no other has, and whether it was made now.
 
-        exist_ok: when the principal sees one of this name with these options, that one. options: as for `create`, of the types
-        that `DatabaseConfig` has. Raises ALREADY_EXISTS.
+        exist_ok: when the principal sees one of this name with these options, that one, also when another node is making it at
+        this moment. options: as for `create`, of the types that `DatabaseConfig` has. Raises ALREADY_EXISTS.
         """
         check_name(name, description)
-        with self._lock:
-            existing = self._existing(name, principal, {"dimension": dimension, **options}) if exist_ok else None
-            if existing is not None:
-                return existing, False
-            self._check_unused(name)
-            made = self._create(
-                dimension, options, name=name, description=description, owner=principal.user_id, index_type=index_type,
-                claiming=name, is_new=True,
-            )  # fmt: skip
-            return made, True
+        wanted = {"dimension": dimension, **options}
+
+        def attempt(*, is_last: bool) -> tuple[Entry, bool]:
+            with self._lock:
+                existing = self._existing(name, principal, wanted) if exist_ok else None
+                if existing is not None and (is_last or not existing.record.is_new):
+                    return existing, False
+                if existing is not None:
+                    raise made_elsewhere(name)
+                self._check_unused(name)
+                made = self._create(
+                    dimension, options, name=name, description=description, owner=principal.user_id, index_type=index_type,
+                    claiming=name, is_new=True,
+                )  # fmt: skip
+                return made, True
+
+        pause = threading.Event()
+        for _ in range(int(DATABASE_PENDING_S / _LOOK_S) if exist_ok else 0):
+            try:
+                return attempt(is_last=False)
+            except JadeError as error:
+                if error.code is not ErrorCode.ALREADY_EXISTS or not error.details.get("elsewhere"):
+                    raise
+            pause.wait(_LOOK_S)  # until this node has heard of it, or it turns out that it could not be made
+        return attempt(is_last=True)
 
     def _existing(self, name: str, principal: Principal, wanted: Mapping[str, Any]) -> Entry | None:
         """The visible database of this name. Raises ALREADY_EXISTS when it is not as wanted, or not the only one."""

@@ -119,7 +119,19 @@ def changed_meanwhile() -> JadeError:
 
 
 def _exists(name: str, standing: Standing) -> JadeError:
-    how = "exists" if standing is Standing.BEARS else "is being created by another node at this moment"
+    """elsewhere: another node has made it, or is about to: this one has not heard of it yet."""
+    if standing is Standing.CLAIMING:
+        return made_elsewhere(name)
     return JadeError(
-        ErrorCode.ALREADY_EXISTS, f"A database named {name!r} {how}: choose another name.", details={"name": name}
+        ErrorCode.ALREADY_EXISTS,
+        f"A database named {name!r} exists: choose another name.",
+        details={"name": name, "elsewhere": True},
+    )
+
+
+def made_elsewhere(name: str) -> JadeError:
+    return JadeError(
+        ErrorCode.ALREADY_EXISTS,
+        f"A database named {name!r} is being created by another node at this moment: choose another name.",
+        details={"name": name, "elsewhere": True},
     )
