@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import threading
@@ -184,3 +185,69 @@ def test_an_account_of_yesterday_is_read_and_renamed(opened: Opener) -> None:
     assert accounts.update("user_old", username="New").username == "New"
     assert accounts.find("old") is None and account_of(accounts, "new").user_id == "user_old"
     check_names(store)
+
+
+def depose(accounts: Accounts, name: str) -> None:
+    accounts.update(account_of(accounts, name).user_id, roles=("user",))
+
+
+def dismiss(accounts: Accounts, name: str) -> None:
+    accounts.delete(account_of(accounts, name).user_id, by=OPEN)
+
+
+def with_admins(store: MetadataStore) -> None:
+    for name in ("ada", "bob"):
+        gateway(store).create(name, PASSWORD, roles=("admin",))
+
+
+@pytest.mark.parametrize("doing", [depose, dismiss])
+def test_gateways_that_take_away_the_two_last_admins_leave_one(
+    opened: Opener, doing: Callable[[Accounts, str], None]
+) -> None:
+    for at in itertools.count():
+        store = opened()
+        with_admins(store)
+        codes: list[ErrorCode] = []
+
+        def meanwhile(store: MetadataStore = store, codes: list[ErrorCode] = codes) -> None:
+            try:
+                doing(gateway(store), "bob")
+            except JadeError as error:
+                codes.append(error.code)
+
+        steps = Steps(store, at, meanwhile)
+        try:
+            doing(gateway(steps), "ada")
+        except JadeError as error:
+            codes.append(error.code)
+        assert gateway(store).has_admin()
+        if steps.changes <= at:
+            assert codes == []
+            return
+        assert codes == [ErrorCode.CONFLICT]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_admin_whose_change_was_cut_off_is_not_the_one_that_is_relied_on(opened: Opener, after: bool) -> None:
+    for at in itertools.count():
+        store = opened()
+        with_admins(store)
+        try:
+            depose(gateway(Steps(store, at, die, after=after)), "ada")
+        except Killed:
+            died = True
+        else:
+            died = False
+        others = gateway(store)
+        with pytest.raises(JadeError) if at or after or not died else contextlib.nullcontext():
+            depose(others, "bob")
+        assert others.has_admin()
+        if account_of(others, "ada").is_active_admin:  # whoever looks after it again makes it count
+            others.update(account_of(others, "ada").user_id, roles=("admin", "user"))
+        else:
+            others.update(account_of(others, "ada").user_id, roles=("admin",))
+        if account_of(others, "bob").is_active_admin:
+            depose(others, "bob")
+        assert [one.username for one in others.list() if one.is_active_admin] == ["ada"]
+        if not died:
+            return

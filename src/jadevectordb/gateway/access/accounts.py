@@ -3,12 +3,13 @@
 Records: `user/ID` is the account; `name/FOLDED` claims a username or e-mail address for one account, so that any of the three
 means one account and nobody can register another's address as a name, at whichever node of a cluster; see `account_names`.
 
-Changes run one after the other in this process (`_lock`; hashing, and waiting for other processes, are outside it), which is what
-"never remove the last admin" needs; the store's compare-and-set catches anyone else.
+Changes run one after the other in this process (`_lock`; hashing, and waiting for other processes, are outside it); the store's
+compare-and-set catches anyone else. That an admin is left is `last_admin`'s business.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from jadevectordb.gateway.access import tokens
 from jadevectordb.gateway.access.account import BUILT_IN, Account, check_email, check_username, fold, names_of
 from jadevectordb.gateway.access.account_names import AccountNames, taken
 from jadevectordb.gateway.access.keys import Keys
+from jadevectordb.gateway.access.last_admin import LastAdmin
 from jadevectordb.gateway.access.names import HeldError
 from jadevectordb.gateway.access.passwords import Passwords, check_rules
 from jadevectordb.gateway.access.principals import BUILT_IN_ID, BUILT_IN_NAME, CREATED_ROLES, Principal
@@ -56,6 +58,9 @@ class Accounts:
         """pending_s: as `AccountNames`."""
         self._records = Records(store, "user", Account)
         self._names = AccountNames(self._records, store, clock, pending_s=pending_s)
+        self._last_admin = LastAdmin(
+            store, lambda: frozenset(account.user_id for account in self._every() if account.is_active_admin)
+        )
         self._clock = clock
         self._random = random
         self._passwords = passwords
@@ -193,8 +198,10 @@ class Accounts:
             new = msgspec.structs.replace(old, updated_ms=self._clock.now_ms(), **changes)
             if by is not None and by.user_id == user_id and not new.is_active:
                 raise JadeError(ErrorCode.CONFLICT, "You can't deactivate the account you are signed in as.")
-            self._keep_an_admin(old, new)
-            self._replace(old, new)
+            with self._keeping_an_admin(old, new):
+                self._replace(old, new)
+            if new.is_active_admin:
+                self._last_admin.stays(user_id)
             if "password_hash" in changes or (old.is_active and not new.is_active):
                 keep = by.credential_id if by is not None and by.user_id == user_id and by.kind == "session" else ""
                 self._sessions.end_all(user_id, but=keep)
@@ -206,10 +213,10 @@ class Accounts:
             account = self._stored(user_id)
             if by.user_id == user_id:
                 raise JadeError(ErrorCode.CONFLICT, "You can't delete the account you are signed in as.")
-            self._keep_an_admin(account, None)
-            for told in self.on_delete:
-                told(user_id, by.user_id)
-            self._records.remove(user_id)
+            with self._keeping_an_admin(account, None):
+                for told in self.on_delete:
+                    told(user_id, by.user_id)
+                self._records.remove(user_id)
             self.on_change()  # from here on its credentials are refused, though they are still being removed
             self._names.release((*names_of(account), *account.claiming))
             self._sessions.end_all(user_id)
@@ -317,15 +324,11 @@ class Accounts:
 
         return self._records.change(account.user_id, step) or account
 
-    def _keep_an_admin(self, old: Account, new: Account | None) -> None:
+    def _keeping_an_admin(self, old: Account, new: Account | None) -> contextlib.AbstractContextManager[None]:
         """Refuse the change that would leave nobody to administer the server. Open mode has its built-in admin."""
         if self._is_open or not old.is_active_admin or (new is not None and new.is_active_admin):
-            return
-        if not any(a.is_active_admin for a in self._every() if a.user_id != old.user_id):
-            raise JadeError(
-                ErrorCode.CONFLICT,
-                "This is the last active admin: make another account an admin first, then try again.",
-            )
+            return contextlib.nullcontext()
+        return self._last_admin.leaving(old.user_id)
 
 
 def _nothing() -> None:
