@@ -225,7 +225,7 @@ def two_catalogs(built: Services, pending_s: float = 35.0) -> list[Catalog]:
 
 def test_gateways_that_create_one_name_at_the_same_moment_make_one_database(tmp_path: Path) -> None:
     with services(tmp_path) as built:
-        for turn in range(10):
+        for turn in range(4):
             one, two = two_catalogs(built)
             results = at_once(
                 *(lambda c=c, turn=turn: c.create_unique(f"same{turn}", 2, SOMEBODY)[0].id for c in (one, two))
