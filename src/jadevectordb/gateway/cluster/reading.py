@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import msgspec
@@ -159,17 +158,11 @@ class ClusterReader:
 
     # By id
 
-    def ask_each(
-        self, ids: Seq[str], make: Callable[[tuple[str, ...], Asked], msgspec.Struct], wanted: Wanted, hedging: Hedging
+    def ask_about(
+        self, ids: Seq[str], make: Callable[[Asked], msgspec.Struct], wanted: Wanted, hedging: Hedging
     ) -> list[Answered]:
-        """A question about ids to the shards they belong to. make: the call about some of them."""
-        by_shard = self._by_shard(ids)
-        at_least = self._at_least(by_shard, wanted)
-        questions = [
-            self._question((shard,), partial(make, tuple(names)), wanted, hedging, at_least)
-            for shard, names in by_shard.items()
-        ]
-        return [answered for gathered in self._answers(questions, wanted) for answered in gathered.answers]
+        """A question about ids to the shards they belong to; each node answers for those that it has."""
+        return self._ask(tuple(sorted(self._by_shard(ids))), make, wanted, hedging).answers
 
     def find(self, names: Seq[str], wanted: Wanted, *, vectors: bool = True) -> list[Item | None]:
         """The item under each id, None where there is none (or, with allow_partial, where nobody answered)."""

@@ -145,13 +145,13 @@ class ClusterWords:
     ) -> dict[str, Score]:
         """The exact scores of those of the ids (distinct) that are there."""
         totals = None if stats is None else totals_of(stats)
-        fields = self._fields
+        names, words, fields = tuple(ids), tuple(terms), self._fields
 
-        def make(names: tuple[str, ...], asked: Asked) -> msgspec.Struct:
-            return Judge(asked=asked, ids=names, terms=tuple(terms), fields=fields, totals=totals, query=query)
+        def make(asked: Asked) -> Judge:
+            return Judge(asked=asked, ids=names, terms=words, fields=fields, totals=totals, query=query)
 
         scores = {}
-        for answered in self._reader.ask_each(ids, make, wanted, self._judging):
+        for answered in self._reader.ask_about(ids, make, wanted, self._judging):
             judged: Judged = answered.answer
             similarities: Seq[float | None] = judged.similarities or [None] * len(judged.ids)
             for name, similarity, text in zip(judged.ids, similarities, judged.text_scores, strict=True):
