@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from jadevectordb.control.election import Candidate
+from jadevectordb.gateway.cluster import reading
 from jadevectordb.node.hosted_shard import HostedShard
 from jadevectordb.query.barriers import Barriers
 from jadevectordb.sim.checks.violation import Rule
@@ -94,6 +95,16 @@ def test_strong_reads_without_a_barrier_are_found(monkeypatch: pytest.MonkeyPatc
         if any(violation.rule is not Rule.SESSION for violation in outcome.violations):
             return
     pytest.fail("no stale read was found")
+
+
+def test_reads_that_do_not_say_what_they_saw_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a session that asks another node may see less than before, which the checker must notice by what was shown alone."""
+    monkeypatch.setattr(reading, "_noted", lambda wanted, gathered: gathered)
+    for seed in range(16, 60):
+        outcome = run_seed(seed, shape_of(seed))
+        if any("what was seen by" in one.message for one in outcome.violations if one.rule is Rule.SESSION):
+            return
+    pytest.fail("no session that went back was found")
 
 
 def test_a_replica_that_never_catches_up_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
