@@ -103,7 +103,8 @@ class Agent:
         self._seen_file = hosting.folder / "map-version"
         self._wake = threading.Condition()  # guards the fields below
         self._map = ClusterMap()
-        self._placed: dict[str, tuple[int, PlacedDatabase]] = {}  # by id, with the record's revision
+        self._placed: dict[str, int] = {}  # revisions of the databases' records, by id
+        self._altered: dict[str, PlacedDatabase] = {}  # what has come or changed since replicas were opened by it
         self._changed = False
         self._closing = False
         self._leaving = False
@@ -191,19 +192,19 @@ class Agent:
             if record is None:
                 self._placed.pop(database, None)
                 return
-            known = self._placed.get(database)
-            if known is not None and known[0] >= record.revision:
+            if self._placed.get(database, 0) >= record.revision:
                 return
             with contextlib.suppress(JadeError):  # written by a newer version: the replica stays as it is
-                self._placed[database] = record.revision, decode_placed(record.value)
+                self._altered[database] = decode_placed(record.value)
+                self._placed[database] = record.revision
                 self._changed = True
                 self._wake.notify_all()
 
     def _reconfigure(self) -> None:
-        """Have replicas here opened as their databases are configured now."""
+        """Have replicas here opened as their databases are configured now; one hosted later is opened so from the start."""
         with self._wake:
-            placed = list(self._placed.values())
-        for _, database in placed:
+            altered, self._altered = self._altered, {}
+        for database in altered.values():
             self._hosting.reconfigure(database.id, database.config)
 
     def _map_changed(self, key: str, record: Record | None) -> None:

@@ -127,10 +127,12 @@ class ClusterWords:
         nothing = TermStats.of_nothing((), len(self._fields))  # is known of no terms
         given = (stats or self._remembered.get(terms, floor)) if terms else nothing
         until_s = self._reader.now_s() + wanted.timeout_s
+        calls = hedges = 0
         for is_last in (False, True):
             hedging = self._counting if given is None else self._ranking
             left = replace(wanted, timeout_s=max(_MS, until_s - self._reader.now_s()))
             gathered = self._reader.ask(_given(call, given), left, hedging, floor)
+            gathered.calls, gathered.hedges = calls, hedges = calls + gathered.calls, hedges + gathered.hedges
             counted = self._sum(terms, gathered)
             if stats is None and not gathered.missing:
                 self._remembered.keep(counted, _watermarks(gathered))
