@@ -3,7 +3,9 @@
     .venv/bin/python bench/cluster.py [--rows 200000] [--only writes,search,...]
 
 start      seconds from nothing to serving
-writes     QUORUM writes in batches of 1000 x 128, three replicas: vectors/s, CPU per vector and node; EVENTUAL: lag under the same load
+writes     QUORUM writes in batches of 1000 x 128, three replicas: vectors/s, CPU per vector and node
+eventual   lag of EVENTUAL writes while that load goes on, and while the load itself is at EVENTUAL: until a majority has them on disk
+           (the nodes' own histogram), and until they are read on every node
 search     over 4 shards through a node that holds replicas: latency, CPU by node
 gateway    4 shards on 3 nodes through a node that holds none: its CPU a search is what a gateway costs
 workers    searches that ask 1, 2, 3 and 5 workers at the same data each: CPU a question and worker
@@ -27,7 +29,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import cycle, pairwise
 from pathlib import Path
 
@@ -91,6 +93,88 @@ def measure_writes(nodes: Nodes, count: int) -> None:
             f"{(rest_after - rest) / count * 1e6:.1f} in its nats-server and builders"
         )
     print(f"  clients: {(time.process_time() - mine) / count * 1e6:.1f} us CPU a vector")
+
+
+def measure_eventual(nodes: Nodes, count: int) -> None:
+    rows = rows_of(count)
+    for level in ("quorum", "eventual"):
+        name = f"lag-{level}"
+        with nodes.client() as client:
+            client.create_database(name, dimension=WIDTH, shards=4)
+        before, stop, seen_s = lag_counts(nodes), threading.Event(), []
+        prober = threading.Thread(target=probe, args=(nodes, name, stop, seen_s))
+        prober.start()
+        seconds = load(nodes, name, rows, consistency=level)
+        stop.set()
+        prober.join()
+        until_empty = time.perf_counter()
+        while waiting_entries(nodes):
+            time.sleep(0.05)
+        behind = time.perf_counter() - until_empty
+        lags = {bound: after - before.get(bound, 0.0) for bound, after in lag_counts(nodes).items()}
+        p50, p99 = (bound_of(lags, share) for share in (0.5, 0.99))
+        seen_s.sort()
+        shown = ", ".join(f"p{share} {seen_s[int(len(seen_s) * share / 100)] * 1e3:.0f} ms" for share in (50, 95, 99))
+        print(f"EVENTUAL writes while {count / seconds:,.0f} vectors/s are written at {level.upper()}:")
+        print(
+            f"  on a majority's disks: p50 <= {p50 * 1e3:g} ms, p99 <= {p99 * 1e3:g} ms of {lags[float('inf')]:.0f} entries; "
+            f"outboxes empty {behind:.2f} s after the last answer"
+        )
+        print(f"  read on all three nodes: {shown}, longest {seen_s[-1] * 1e3:.0f} ms of {len(seen_s)} probes")
+
+
+def probe(nodes: Nodes, name: str, stop: threading.Event, seen_s: list[float]) -> None:
+    """Writes a vector at EVENTUAL through one node after the other, and looks for it on all of them until it is there."""
+    row = rows_of(8)[:1]
+    with ExitStack() as stack:
+        databases = [stack.enter_context(jade.Client(node.rest, timeout=60)).database(name) for node in nodes.all]
+        number = 0
+        while not stop.is_set():
+            probed = f"probe{number}"
+            databases[number % len(databases)].upsert([probed], row, consistency="eventual")
+            began = time.perf_counter()
+            for database in databases:
+                while not read_here(database, probed):
+                    time.sleep(0.002)
+            seen_s.append(time.perf_counter() - began)
+            number += 1
+            time.sleep(0.05)
+
+
+def read_here(database, probed: str) -> bool:  # type: ignore[no-untyped-def]
+    """Whether a read at EVENTUAL through this node finds it; a node asks its own replica first."""
+    return bool(database.count({"id": probed}))
+
+
+def figures(nodes: Nodes, name: str) -> list[tuple[str, float]]:
+    """(labels, value) of every sample of this name, on all nodes."""
+    found = []
+    for node in nodes.all:
+        with urllib.request.urlopen(f"{node.rest}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"jadevectordb_{name}{{"):
+                    labels, _, value = line.rpartition(" ")
+                    found.append((labels, float(value)))
+    return found
+
+
+def lag_counts(nodes: Nodes) -> dict[float, float]:
+    """Entries published so far by how long that took at most, in seconds."""
+    counts: dict[float, float] = {}
+    for labels, value in figures(nodes, "eventual_lag_seconds_bucket"):
+        bound = float(labels.partition('le="')[2].partition('"')[0])
+        counts[bound] = counts.get(bound, 0.0) + value
+    return dict(sorted(counts.items()))
+
+
+def waiting_entries(nodes: Nodes) -> float:
+    return sum(value for _, value in figures(nodes, "eventual_waiting_entries"))
+
+
+def bound_of(cumulative: dict[float, float], share: float) -> float:
+    """The bucket's bound that this share of the entries did not exceed."""
+    total = max(cumulative.values())
+    return next(bound for bound, count in cumulative.items() if count >= share * total)
 
 
 def measure_search(nodes: Nodes, count: int) -> None:
@@ -385,7 +469,7 @@ def measure_restart(nodes: Nodes) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, default=100_000)
-    arguments.add_argument("--only", default="writes,search,failover,restart,gateway,workers,million")
+    arguments.add_argument("--only", default="writes,eventual,search,failover,restart,gateway,workers,million")
     arguments.add_argument("--million", type=int, default=1_000_000)
     given = arguments.parse_args()
     wanted = given.only.split(",")
@@ -396,6 +480,8 @@ def main() -> None:
             print(f"start: all three serve after {nodes.start():.1f} s")
             if "writes" in wanted:
                 measure_writes(nodes, given.rows)
+            if "eventual" in wanted:
+                measure_eventual(nodes, given.rows)
             if "search" in wanted or "failover" in wanted or "restart" in wanted:
                 measure_search(nodes, given.rows)
             if "failover" in wanted:

@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -38,6 +39,7 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.access.access import Access, AccessSettings
 from jadevectordb.gateway.access.operations import check
 from jadevectordb.gateway.access.resets import ResetDelivery
+from jadevectordb.gateway.cluster.exposition import eventual
 from jadevectordb.gateway.processes.shown import NUMBERS, Shown
 from jadevectordb.gateway.rest.app import Application
 from jadevectordb.gateway.rest.routes import all_routes
@@ -177,6 +179,7 @@ class Server:
         if self.cluster is not None:
             self.cluster.watch_credentials(access.gatekeeper.forget)
             self.cluster.measured_by(telemetry.performance, telemetry.system_usage)
+            telemetry.watch_families(partial(eventual, self.cluster.store, self.cluster.hosting.all))
         access.start()
         telemetry.start()
         return Services(

@@ -82,6 +82,7 @@ class Client:
             shards=shards,
             session=self.name,
             token=self._token,
+            request=f"{self.name}-{self._written}",
         )
         body = {"vectors": rows, "request_id": f"{self.name}-{self._written}"}
         self._change(op, _PATH + "/vectors", body, level, ids, shards)
@@ -89,10 +90,17 @@ class Client:
     def delete(self, level: Level, ids: list[str], *, conditional: bool = False) -> None:
         conditions = [self._known.get(i, 0) for i in ids] if conditional else None
         shards = self._registers.shards_of(ids)
-        op = self._recorder.delete(
-            self.name, level, ids, if_version=conditions, shards=shards, session=self.name, token=self._token
-        )
         self._new_value()
+        op = self._recorder.delete(
+            self.name,
+            level,
+            ids,
+            if_version=conditions,
+            shards=shards,
+            session=self.name,
+            token=self._token,
+            request=f"{self.name}-{self._written}",
+        )
         body: dict[str, Any] = {"ids": ids, "request_id": f"{self.name}-{self._written}"}
         if conditions is not None:
             body["if_version"] = conditions

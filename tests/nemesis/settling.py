@@ -59,6 +59,7 @@ class Settling:
             self._tell(f"FOUND {finding}")
         else:
             self._recorder.settled()
+            self._note_conflicts()
         self._read_all()
         self._compare_replicas()
         return result
@@ -98,6 +99,14 @@ class Settling:
         headers = {"X-Jade-Consistency": "strong"}
         answer = self._cluster.ask(node, "POST", f"/v2/databases/{DATABASE}/vectors/get", body, headers=headers)
         return list(answer["vectors"])
+
+    def _note_conflicts(self) -> None:
+        """Writes at EVENTUAL that the cluster itself lists as having changed nothing."""
+        answer = self._cluster.ask(self._cluster.nodes[0], "GET", f"/v2/databases/{DATABASE}/conflicts")
+        self._tell(f"{answer['found']} conflicts of writes at EVENTUAL, {answer['superseded']} overtaken")
+        for one in answer["conflicts"]:
+            if one["winner"] == "stood":
+                self._recorder.conflict(one["id"], request=one["late"]["request_id"])
 
     def _read_all(self) -> None:
         """Every id there ever was, at STRONG, so that no loss goes unseen; and numbers that must agree with that."""

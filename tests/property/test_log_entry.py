@@ -56,12 +56,13 @@ def entries(draw: st.DrawFn) -> Entry:
     parts = draw(st.integers(1, 2**31))
     part = draw(st.integers(0, parts - 1))
     operation = draw(writes() | other_operations())
-    return Entry(operation, draw(st.integers(0, 2**63 - 1)), draw(TEXT), draw(TEXT), part, parts)
+    seen = draw(st.none() | st.integers(0, 2**63 - 1))
+    return Entry(operation, draw(st.integers(0, 2**63 - 1)), draw(TEXT), draw(TEXT), part, parts, seen)
 
 
 def assert_same(one: Entry, other: Entry) -> None:
-    place = (one.time, one.node, one.request_id, one.part, one.parts)
-    assert place == (other.time, other.node, other.request_id, other.part, other.parts)
+    place = (one.time, one.node, one.request_id, one.part, one.parts, one.seen)
+    assert place == (other.time, other.node, other.request_id, other.part, other.parts, other.seen)
     if isinstance(one.operation, Write):
         a, b = one.operation, other.operation
         assert isinstance(b, Write)
@@ -159,3 +160,29 @@ def test_size_is_vectors_and_documents_and_little_more(count: int, width: int) -
     vectors = np.ones((count, width), np.float32)
     write = Write([f"{n:08d}" for n in range(count)], vectors, [b"{}"] * count)
     assert len(encode(Entry(write, 1))) <= vectors.nbytes + count * (8 + 2 + 3) + 64
+
+
+OF_FORMAT_1 = {
+    "010101000200000002000000240000000000803f000080bf0000003f0000004098ce00070000a26e31a27231010292a161a16292c4077b226e223a317dc4027b7d"
+    "92ff03": Entry(
+        Write(["a", "b"], np.array([[1, -1], [0.5, 2]], np.float32), [b'{"n":1}', b"{}"], [-1, 3]), 7 << 16, "n1", "r1", 1, 2
+    ),
+    "0102000000000000000000001000000097ce00090000a26e32a0000191a161c0": Entry(Delete(["a"], None), 9 << 16, "n2", "", 0, 1),
+    "0103000000000000000000001d00000099ce000a0000a26e32a27232000191a16191c4077b226e223a327dc3c0": Entry(
+        Update(["a"], [b'{"n":2}'], True, None), 10 << 16, "n2", "r2", 0, 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", OF_FORMAT_1)
+def test_what_the_first_format_wrote_is_read_and_still_written(written: str) -> None:
+    """These bytes were written before entries could carry a place that they had seen."""
+    assert_same(decode(bytes.fromhex(written)), OF_FORMAT_1[written])
+    assert encode(OF_FORMAT_1[written]).hex() == written
+
+
+def test_a_place_is_written_behind_the_rest() -> None:
+    plain = encode(Entry(Delete(["a"], None), 9 << 16))
+    placed = encode(Entry(Delete(["a"], None), 9 << 16, seen=41))
+    assert (plain[0], placed[0]) == (1, 2) and placed[1:-8] == plain[1:]
+    assert decode(placed).seen == 41 and decode(plain).seen is None

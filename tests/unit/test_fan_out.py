@@ -46,6 +46,9 @@ class Replicas:
     def answer_here(self, call: msgspec.Struct, limit_us: float) -> Any | None:
         return None
 
+    def applied(self, database: str) -> dict[int, tuple[int, int]]:
+        return {}
+
     def answer(self, call: msgspec.Struct, reply: Reply) -> Callable[[], None] | None:
         assert isinstance(call, Count)
         self.calls.append(call.asked.shards)

@@ -13,7 +13,7 @@ import click
 
 import jadevectordb as jade
 from jadevectordb.cli import cluster_changes, terminal
-from jadevectordb.cli.cluster_asking import ask, asks, data_option, local_nodes, segment
+from jadevectordb.cli.cluster_asking import ask, asks, client_of, data_option, local_nodes, segment
 from jadevectordb.cli.local_cluster import NODES_MAX, SERVE_S, STOP_S, LocalCluster, LocalNode, tail
 from jadevectordb.cli.output import TABLE, show_facts, show_plain, show_records
 
@@ -257,6 +257,28 @@ def metrics(data: str, output: str) -> None:
     latency = {f"latency_{name}_ms": value for name, value in answer["query_latency_ms"].items()}
     plain = {name: value for name, value in answer.items() if name not in ("query_latency_ms", "by_node")}
     show_facts(output, {**plain, **latency})
+
+
+@cluster.command()
+@click.argument("database")
+@asks
+def conflicts(database: str, data: str, output: str) -> None:
+    """Writes of DATABASE at EVENTUAL that met another one of the same vector they had not seen, newest first, and which one counts."""
+    with client_of(data) as client:
+        answer = client.call("GET", f"/v2/databases/{segment(database)}/conflicts")
+    if output != TABLE:
+        show_plain(output, answer, answer["conflicts"])
+        return
+    show_facts(output, {"conflicts found": answer["found"], "superseded": answer["superseded"]})
+    if answer["conflicts"]:
+        rows = [{**one, "late": _side(one["late"]), "stood": _side(one["stood"])} for one in answer["conflicts"]]
+        show_records(output, rows, ["id", "shard", "concurrent", "winner", "late", "stood", "found_at"])
+
+
+def _side(one: dict[str, Any]) -> str:
+    """One of the two writes: by which node, when, and its place in the log."""
+    who = f"{one['node']} {one['time']}" if one["time"] else "long before"
+    return f"{who} #{one['sequence']}{' deletes' if one['deletes'] else ''}"
 
 
 def _show_with(output: str, answer: dict[str, Any], rows: str) -> None:

@@ -284,6 +284,7 @@ class AsyncDatabase:
     search = _run_soon(DatabaseCalls.search)
     search_batch = _run_soon(DatabaseCalls.search_batch)
     stats = _run_soon(DatabaseCalls.stats)
+    conflicts = _run_soon(DatabaseCalls.conflicts)
     describe = _run_soon(DatabaseCalls.describe)
 
     @overload

@@ -22,10 +22,11 @@ class Call(Generic[T_co]):
     target: path and query string, percent-encoded, below the server's path. body: in pieces; large ones are sent from where they
     lie. repeatable: sending it twice does what sending it once does, so it may be tried again when nobody knows what became of
     it. database: whose session it belongs to. public: it needs no credential. wait_s: how long the server may take on purpose.
+    consistency: how sure a write to a cluster must be before it is answered, "" = as the server does by itself.
     """
 
     __slots__ = (
-        "accept", "body", "content_type", "database", "method", "public", "read", "repeatable", "target", "wait_s"
+        "accept", "body", "consistency", "content_type", "database", "method", "public", "read", "repeatable", "target", "wait_s"
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +42,7 @@ class Call(Generic[T_co]):
         database: str = "",
         public: bool = False,
         wait_s: float = 0.0,
+        consistency: str = "",
     ) -> None:
         self.method = method
         self.target = target
@@ -52,6 +54,7 @@ class Call(Generic[T_co]):
         self.database = database
         self.public = public
         self.wait_s = wait_s
+        self.consistency = consistency
 
 
 class Answer:

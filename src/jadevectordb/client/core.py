@@ -191,6 +191,8 @@ class Core:
             session = self._sessions.get(call.database)
             if session is not None:
                 fields += f"X-Jade-Session: {session}\r\n"
+        if call.consistency:
+            fields += f"X-Jade-Consistency: {call.consistency}\r\n"
         length = 0
         if call.body:
             fields += f"Content-Type: {call.content_type}\r\n"

@@ -38,6 +38,7 @@ from jadevectordb.client.arguments import (
 from jadevectordb.client.call import JSON, Call, encode, read_as
 from jadevectordb.client.raw import RAW, framed, query_of, rows_of, unframed
 from jadevectordb.client.values import (
+    Conflicts,
     DatabaseInfo,
     Explanation,
     Hit,
@@ -85,7 +86,9 @@ _read_page = msgspec.json.Decoder(Page).decode
 _read_exists = msgspec.json.Decoder(_ExistsAnswer).decode
 _read_count = msgspec.json.Decoder(_CountAnswer).decode
 _read_write = read_as(WriteResult)
+_CONSISTENCIES = ("", "quorum", "strong", "eventual")
 _read_stats = read_as(Stats)
+_read_conflicts = read_as(Conflicts)
 _read_info = read_as(DatabaseInfo)
 
 
@@ -111,6 +114,8 @@ class DatabaseCalls:
         metadata: MetadataLike | None = None,
         if_version: Versions = None,
         request_id: str = "",
+        *,
+        consistency: str = "",
     ) -> Call[WriteResult]:
         """Insert or replace vectors: one durable batch, all of it or nothing, visible to every search once this returns.
 
@@ -118,6 +123,7 @@ class DatabaseCalls:
         sent (0 and 1 under hamming). metadata: one JSON-like dict a vector, or None; it replaces what was stored.
         if_version: the version each vector must have now (0: must not exist), one for all or one an id (None: any).
         request_id: a retry with the same id is applied once; without one the client makes one up, for retries of its own.
+        consistency: of a write to a cluster: quorum (its default), strong or eventual; a single node has but one.
         Raises DIMENSION_MISMATCH, INVALID_VECTOR, INVALID_ID, DUPLICATE_ID, INVALID_METADATA, SCHEMA_VIOLATION,
         VERSION_CONFLICT, REQUEST_TOO_LARGE, DISK_FULL; in every case nothing of the batch is stored.
         """
@@ -129,7 +135,7 @@ class DatabaseCalls:
         if metadata is not None:
             header["metadata"] = encoded_metadata(metadata, names)
         body = framed(self._write_header(header, names, if_version, request_id), rows)
-        return self._write("/vectors", body, RAW)
+        return self._write("/vectors", body, RAW, consistency)
 
     def update_metadata(
         self,
@@ -139,6 +145,7 @@ class DatabaseCalls:
         merge: bool = True,
         if_version: Versions = None,
         request_id: str = "",
+        consistency: str = "",
     ) -> Call[WriteResult]:
         """Change metadata and keep the vectors. merge: top-level keys given replace those stored; else all is replaced.
 
@@ -151,7 +158,8 @@ class DatabaseCalls:
         else:
             patch = encoded_metadata(metadata, names)
         header = {"ids": names, "metadata": patch, "merge": merge}
-        return self._write("/vectors/metadata", (self._write_header(header, names, if_version, request_id),), JSON)
+        body = (self._write_header(header, names, if_version, request_id),)
+        return self._write("/vectors/metadata", body, JSON, consistency)
 
     def delete(
         self,
@@ -160,24 +168,32 @@ class DatabaseCalls:
         filter: FilterLike = None,
         if_version: Versions = None,
         request_id: str = "",
+        consistency: str = "",
     ) -> Call[WriteResult]:
         """Delete by id or by filter; `count` in the result says how many there were. Ids that don't exist are skipped."""
         if (ids is None) == (filter is None):
             raise invalid("delete takes either ids or a filter.")
         if ids is not None:
             names = names_of([ids] if isinstance(ids, str) else ids, is_write=True)
-            return self._write(
-                "/vectors/delete", (self._write_header({"ids": names}, names, if_version, request_id),), JSON
-            )
+            body = (self._write_header({"ids": names}, names, if_version, request_id),)
+            return self._write("/vectors/delete", body, JSON, consistency)
         if if_version is not None:
             raise invalid("if_version goes with ids, not with a filter.")
         document = wire_filter(filter)
         if document is None:
             raise invalid("An empty filter would delete everything: drop the database instead, or name what to delete.")
-        return self._write("/vectors/delete", (self._write_header({"filter": document}, [], None, request_id),), JSON)
+        body = (self._write_header({"filter": document}, [], None, request_id),)
+        return self._write("/vectors/delete", body, JSON, consistency)
 
-    def _write(self, path: str, body: tuple[bytes | memoryview, ...], content_type: str) -> Call[WriteResult]:
-        return Call("POST", self._path + path, _read_write, body=body, content_type=content_type, database=self.key)
+    def _write(
+        self, path: str, body: tuple[bytes | memoryview, ...], content_type: str, consistency: str
+    ) -> Call[WriteResult]:
+        if consistency not in _CONSISTENCIES:
+            raise invalid(f"consistency must be quorum, strong or eventual, got {consistency!r:.80}.")
+        return Call(
+            "POST", self._path + path, _read_write,
+            body=body, content_type=content_type, database=self.key, consistency=consistency,
+        )  # fmt: skip
 
     def _write_header(self, header: dict[str, Any], names: list[str], if_version: Versions, request_id: str) -> bytes:
         if if_version is not None:
@@ -340,6 +356,10 @@ class DatabaseCalls:
     def stats(self) -> Call[Stats]:
         """Rows, segments, bytes in memory and on disk, watermarks: what is true now."""
         return Call("GET", f"{self._path}/stats", _read_stats, database=self.key)
+
+    def conflicts(self) -> Call[Conflicts]:
+        """Writes at EVENTUAL that did not know of another write of the same vector, and which of the two counts."""
+        return Call("GET", f"{self._path}/conflicts", _read_conflicts, database=self.key)
 
     def describe(self) -> Call[DatabaseInfo]:
         """How it was made, and how many vectors it has now."""

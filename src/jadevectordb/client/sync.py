@@ -306,6 +306,7 @@ class Database:
     search = _run_now(DatabaseCalls.search)
     search_batch = _run_now(DatabaseCalls.search_batch)
     stats = _run_now(DatabaseCalls.stats)
+    conflicts = _run_now(DatabaseCalls.conflicts)
     describe = _run_now(DatabaseCalls.describe)
 
     @overload

@@ -168,6 +168,41 @@ class Stats(msgspec.Struct, frozen=True):
         return plain
 
 
+class ConflictingWrite(msgspec.Struct, frozen=True):
+    """node: the gateway that took it. time: by that node's clock, None = not remembered. sequence: its place in the shard's log."""
+
+    node: str
+    time: str | None
+    sequence: int
+    deletes: bool
+    request_id: str = ""
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """late: a write at EVENTUAL that was logged behind `stood` without having seen it. winner: late or stood.
+
+    concurrent: False when `stood` came after `late` on the same node and overtook it.
+    """
+
+    id: str
+    shard: int
+    winner: str
+    concurrent: bool
+    found_at: str | None
+    late: ConflictingWrite
+    stood: ConflictingWrite
+
+
+class Conflicts(msgspec.Struct, frozen=True):
+    """found: concurrent pairs since the database was made. superseded: writes that changed nothing because a later one of their own
+    node had overtaken them. conflicts: the newest of both, of each shard, newest first.
+    """
+
+    found: int
+    superseded: int
+    conflicts: list[Conflict]
+
+
 class DatabaseInfo(msgspec.Struct, frozen=True):
     """How a database was made, whose it is, and how many vectors it had when the answer was given."""
 

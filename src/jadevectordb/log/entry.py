@@ -3,6 +3,9 @@
     prefix    16 bytes   format version, kind, dtype of the vectors, their width and count, length of the header
     vectors              one contiguous block, rows x width, float32 little-endian or uint8
     header               msgpack: time, node, request id, part, then ids, conditions and raw JSON documents
+    seen       8 bytes   format 2 alone: the place of the log that the writer knew, uint64 little-endian
+
+Format 2 is written for entries that carry such a place (writes that waited in an outbox), format 1 for all others; both are read.
 
 The vectors come before the header so that they lie 16 bytes from the entry's start whatever the ids are: an entry that
 begins at an aligned address decodes to an aligned numpy view without padding and without a copy. Documents are msgpack
@@ -35,10 +38,12 @@ from jadevectordb.model.operations import (
     Write,
 )
 
-ENTRY_FORMAT_VERSION = 1
+ENTRY_FORMAT_VERSION = 2  # the newest that is read
+_PLAIN, _WITH_SEEN = 1, 2
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _PREFIX = struct.Struct("<BBBxIII")  # format version, kind, dtype, unused, width, rows, header bytes
+_SEEN = struct.Struct("<Q")
 _NO_VECTORS = 0
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("u1")}  # numbers are on disk: never reuse one
 
@@ -102,14 +107,18 @@ def encode_parts(entry: Entry) -> list[Buffer]:
             f"the id {error.object!r} holds a lone surrogate, which is not Unicode text; "
             "decode ids without 'surrogateescape'",
         ) from error
+    version = _PLAIN
+    tail: list[Buffer] = []
+    if entry.seen is not None:
+        version, tail = _WITH_SEEN, [_SEEN.pack(entry.seen)]
     if not isinstance(entry.operation, Write):
-        return [_PREFIX.pack(ENTRY_FORMAT_VERSION, kind, _NO_VECTORS, 0, 0, len(header_bytes)), header_bytes]
+        return [_PREFIX.pack(version, kind, _NO_VECTORS, 0, 0, len(header_bytes)), header_bytes, *tail]
     rows, dtype_number = _on_disk(entry.operation.vectors)
     count, width = rows.shape
-    prefix = _PREFIX.pack(ENTRY_FORMAT_VERSION, kind, dtype_number, width, count, len(header_bytes))
+    prefix = _PREFIX.pack(version, kind, dtype_number, width, count, len(header_bytes))
     if rows.size == 0:
-        return [prefix, header_bytes]
-    return [prefix, rows.reshape(-1).view(np.uint8).data, header_bytes]
+        return [prefix, header_bytes, *tail]
+    return [prefix, rows.reshape(-1).view(np.uint8).data, header_bytes, *tail]
 
 
 def decode(data: Buffer) -> Entry:
@@ -120,8 +129,9 @@ def decode(data: Buffer) -> Entry:
     if len(data) < _PREFIX.size:
         _corrupt(f"it has {len(data)} bytes, fewer than a prefix")
     version, kind_number, dtype_number, width, count, header_bytes = _PREFIX.unpack_from(data)
-    if version != ENTRY_FORMAT_VERSION:
+    if version not in (_PLAIN, _WITH_SEEN):
         _refuse_version(version)
+    seen_bytes = _SEEN.size if version == _WITH_SEEN else 0
     try:
         kind = EntryKind(kind_number)
     except ValueError:
@@ -129,18 +139,20 @@ def decode(data: Buffer) -> Entry:
     dtype = _DTYPES.get(dtype_number)
     vectors_bytes = count * width * dtype.itemsize if dtype is not None else 0
     header_start = _PREFIX.size + vectors_bytes
-    if header_start + header_bytes != len(data):
-        _corrupt(f"its parts make {header_start + header_bytes} bytes, but it has {len(data)}")
+    header_end = header_start + header_bytes
+    if header_end + seen_bytes != len(data):
+        _corrupt(f"its parts make {header_end + seen_bytes} bytes, but it has {len(data)}")
     if (dtype is None) != (kind is not EntryKind.WRITE) or (dtype is None and (dtype_number or width or count)):
         _corrupt(f"an entry of kind {kind.name} cannot have dtype {dtype_number} and {count} x {width} values")
     rows = None
     if dtype is not None:
         rows = np.ndarray((count, width), dtype, data, _PREFIX.size)
         rows.flags.writeable = False
-    return _assemble(kind, rows, memoryview(data)[header_start:])
+    seen: int | None = _SEEN.unpack_from(data, header_end)[0] if seen_bytes else None
+    return _assemble(kind, rows, memoryview(data)[header_start:header_end], seen)
 
 
-def _assemble(kind: EntryKind, rows: Rows | None, header_bytes: memoryview) -> Entry:
+def _assemble(kind: EntryKind, rows: Rows | None, header_bytes: memoryview, seen: int | None) -> Entry:
     try:
         header, operation = _parse(kind, rows, header_bytes)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -149,7 +161,7 @@ def _assemble(kind: EntryKind, rows: Rows | None, header_bytes: memoryview) -> E
         ) from error
     if not 0 <= header.part < header.parts or header.time < 0:
         _corrupt(f"part {header.part} of {header.parts} at time {header.time} is impossible")
-    return Entry(operation, HybridTime(header.time), header.node, header.request_id, header.part, header.parts)
+    return Entry(operation, HybridTime(header.time), header.node, header.request_id, header.part, header.parts, seen)
 
 
 def _parse(kind: EntryKind, rows: Rows | None, data: memoryview) -> tuple[_Header, Operation]:
@@ -186,7 +198,7 @@ def _check_lengths(count: int, *lists: Sized | None) -> None:
 
 
 def _header_of(entry: Entry) -> tuple[EntryKind, _Header]:
-    assert 0 <= entry.part < entry.parts and entry.time >= 0
+    assert 0 <= entry.part < entry.parts and entry.time >= 0 and (entry.seen is None or entry.seen >= 0)
     place = (entry.time, entry.node, entry.request_id, entry.part, entry.parts)
     operation = entry.operation
     match operation:
@@ -217,7 +229,7 @@ def _on_disk(vectors: Rows) -> tuple[Rows, int]:
 
 
 def _refuse_version(version: int) -> NoReturn:
-    if version < ENTRY_FORMAT_VERSION:
+    if version < _PLAIN:
         _corrupt(f"format version {version} never existed")
     raise JadeError(
         ErrorCode.FORMAT_TOO_NEW,

@@ -101,6 +101,8 @@ class Entry:
     """One change to one shard, with who asked for it and when.
 
     part, parts: this is part `part` of `parts` of one request for this shard (0 of 1 when it was not cut).
+    seen: of a write that waited in an outbox: the place of this shard's log up to which its node knew the log when it took the write.
+    What was logged behind that place is concurrent with it (`shard.causality`). None: the log alone orders it.
     """
 
     operation: Operation
@@ -109,6 +111,7 @@ class Entry:
     request_id: RequestId = RequestId("")
     part: int = 0
     parts: int = 1
+    seen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from jadevectordb.node.replica_opening import HostingWorld, Opened, open_replica
 from jadevectordb.node.watermark import OnApplied
 from jadevectordb.segment.sealed import SealedSegment
 from jadevectordb.shard.checkpoint import read_checkpoint
+from jadevectordb.shard.conflicts import ConflictReport
 from jadevectordb.topology.cluster_map import ReplicaReport, ReplicaState
 
 __all__ = ["HostedShard", "HostingWorld"]
@@ -97,6 +98,12 @@ class HostedShard:
         opened = self._opened
         return 0 if opened is None else opened.watermark.position
 
+    @property
+    def known(self) -> tuple[int, int]:
+        """How far the log is applied here, and the newest hybrid time of the entries up to there; (0, 0) when it is not open."""
+        opened = self._opened
+        return (0, 0) if opened is None else (opened.watermark.position, opened.database.newest_time)
+
     def when_applied(self, sequence: int, callback: OnApplied) -> Callable[[], None] | None:
         """As `Watermark.when_reached`. The callback gets UNAVAILABLE when the replica is closed meanwhile, or is not open."""
         opened = self._opened
@@ -109,6 +116,11 @@ class HostedShard:
         """What this entry, applied before, did; None when that is forgotten."""
         opened = self._opened
         return None if opened is None else opened.outcomes.get((_ENGINE_SHARD, Sequence(sequence)))
+
+    def conflicts(self) -> ConflictReport | None:
+        """As `Replica.conflicts`; None when it is not open."""
+        opened = self._opened
+        return None if opened is None else opened.database.replicas[0].conflicts()
 
     def found_damage(self, error: JadeError) -> None:
         """Reading it raised CORRUPT: the replica is replaced."""
@@ -156,6 +168,7 @@ class HostedShard:
             bytes=sum(part.reader.disk_bytes for part in parts if isinstance(part.reader, SealedSegment)),
             reason=reason or opened.gate.stalled or opened.log.trouble,
             repaired=self._repaired,
+            newest_time=database.newest_time,
         )
 
     def stop(self) -> None:

@@ -98,6 +98,15 @@ class Hosting:
 
         threading.Thread(target=remove, name=f"jade-remove-{place[1]:04}", daemon=True).start()
 
+    def all(self) -> list[HostedShard]:
+        with self._lock:
+            return list(self._hosted.values())
+
+    def of(self, database: str) -> list[HostedShard]:
+        """The replicas of this database that are here."""
+        with self._lock:
+            return [one for (owner, _), one in self._hosted.items() if owner == database]
+
     def reports(self) -> list[ReplicaReport]:
         with self._lock:
             hosted, removing = list(self._hosted.values()), list(self._removing)

@@ -7,7 +7,7 @@ nothing. Waiting is the asked node's business: `at_least` are watermarks it must
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -203,16 +203,19 @@ class Applied(msgspec.Struct, array_like=True, kw_only=True):
     is_refused: bool = False
 
 
+LookedAt: TypeAlias = Literal["stats", "digest", "verify", "log_end", "conflicts"]
+
+
 class Look(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Figures of each shard asked, as JSON of `Database.stats` ("stats"), or digests ("digest").
 
     "verify": every file of each is read and compared with its checksum; the answer says of each which is damaged, "" when none is.
     hurry_s: above 0: somebody waits for what these replicas have to build; they hurry for so long, or until it is built.
-    "log_end": the newest sequence of each shard's log, as its servers say.
+    "conflicts": a `shard.conflicts.ConflictReport`. "log_end": the newest sequence of each shard's log, as its servers say.
     """
 
     asked: Asked
-    what: Literal["stats", "digest", "verify", "log_end"]
+    what: LookedAt
     hurry_s: float = 0.0
 
 

@@ -26,12 +26,13 @@ from jadevectordb.index.space import VectorSpace
 from jadevectordb.model import filters
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
-from jadevectordb.model.hybrid_time import HybridClock
+from jadevectordb.model.hybrid_time import HybridClock, to_ms
 from jadevectordb.model.ids import HybridTime, NodeId, RequestId, Sequence, ShardId, VectorId
 from jadevectordb.model.limits import (
     CONDITIONAL_ENTRY_FACTOR,
     ENTRY_ROWS_MAX,
     FAILED_IDS_NAMED_MAX,
+    HYBRID_AHEAD_MS_MAX,
     METADATA_BYTES_MAX,
     WRITE_S_MAX,
 )
@@ -51,6 +52,7 @@ from jadevectordb.topology.placed import PlacedDatabase
 from jadevectordb.topology.sharding import shards_of_ids
 
 _AWAITED_AT_ONCE = 256  # calls of one request; a connection between nodes takes NODE_CALLS_MAX in all
+_NOTHING_SEEN: Mapping[int, int] = {}
 _PATCH_BYTES_SURE = 4096  # patches up to this size are merged without looking at what is stored
 
 
@@ -64,7 +66,10 @@ class AppendOnly(Protocol):
 
 
 class GatewayTime:
-    """The hybrid clock of one gateway, shared by all its writers. Thread-safe."""
+    """The hybrid clock of one gateway, shared by all its writers. Thread-safe.
+
+    A time far ahead of this machine's own clock is not followed: it comes from a clock that is wrong, and must not make all others so.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._wall = clock
@@ -74,6 +79,13 @@ class GatewayTime:
     def tick(self) -> HybridTime:
         with self._lock:
             return self._hybrid.tick(self._wall.now_ms())
+
+    def observe(self, time: int) -> None:
+        """Something of this time is known here: what is written next is later."""
+        with self._lock:
+            now_ms = self._wall.now_ms()
+            if time > self._hybrid.last and to_ms(HybridTime(time)) <= now_ms + HYBRID_AHEAD_MS_MAX:
+                self._hybrid.observe(HybridTime(time), now_ms)
 
 
 @dataclass(slots=True)
@@ -102,7 +114,7 @@ class ClusterWriter:
     """Writes to one database of a cluster. Thread-safe.
 
     stored_sizes: of the metadata of ids, of those that are stored. open_outbox: raises where this node keeps none. new_request_id: for a
-    request that came without one and must be known again.
+    request that came without one and must be known again. known: how far this gateway knows each shard's log, and of what time that is.
     """
 
     def __init__(
@@ -116,6 +128,7 @@ class ClusterWriter:
         open_outbox: Callable[[], Outbox],
         new_request_id: Callable[[], str],
         stored_sizes: Callable[[list[VectorId]], Mapping[str, int]],
+        known: Callable[[], Mapping[int, tuple[int, int]]],
     ) -> None:
         self._placed = placed
         self._space = space
@@ -125,6 +138,7 @@ class ClusterWriter:
         self._open_outbox = open_outbox
         self._new_request_id = new_request_id
         self._stored_sizes = stored_sizes
+        self._known = known
 
     def reconfigure(self, placed: PlacedDatabase) -> None:
         """From now on what is written is checked by this configuration; its shards and dimension are the same."""
@@ -143,10 +157,11 @@ class ClusterWriter:
         *,
         atomic: bool = False,
         partial: bool = False,
+        seen: Mapping[int, int] = _NOTHING_SEEN,
     ) -> WriteResult:
         schema = self._placed.config.schema
         draft = draft_upsert(self._space, schema, ids, vectors, metadata, if_version, request_id)
-        return self._submit(draft, request_id, level, atomic, partial)
+        return self._submit(draft, request_id, level, atomic, partial, seen)
 
     def delete(
         self,
@@ -157,8 +172,10 @@ class ClusterWriter:
         *,
         atomic: bool = False,
         partial: bool = False,
+        seen: Mapping[int, int] = _NOTHING_SEEN,
     ) -> WriteResult:
-        return self._submit(draft_delete(ids, if_version, request_id), request_id, level, atomic, partial)
+        draft = draft_delete(ids, if_version, request_id)
+        return self._submit(draft, request_id, level, atomic, partial, seen)
 
     def update(
         self,
@@ -171,15 +188,18 @@ class ClusterWriter:
         *,
         atomic: bool = False,
         partial: bool = False,
+        seen: Mapping[int, int] = _NOTHING_SEEN,
     ) -> WriteResult:
         draft = draft_update(self._placed.config.schema, ids, metadata, merge, if_version, request_id)
         if merge:
             self._check_merged_sizes(draft)
-        return self._submit(draft, request_id, level, atomic, partial)
+        return self._submit(draft, request_id, level, atomic, partial, seen)
 
-    def delete_where(self, node: Filter, request_id: str, level: WriteLevel) -> WriteResult:
+    def delete_where(
+        self, node: Filter, request_id: str, level: WriteLevel, seen: Mapping[int, int] = _NOTHING_SEEN
+    ) -> WriteResult:
         check_request_id(request_id)
-        return self._everywhere(DeleteWhere(filters.to_json(node)), request_id, level)
+        return self._everywhere(DeleteWhere(filters.to_json(node)), request_id, level, seen)
 
     def seal(self, *, compact: bool) -> WriteResult:
         """Have every shard close its growing segment at one place of its log."""
@@ -208,7 +228,15 @@ class ClusterWriter:
 
     # From a draft to entries
 
-    def _submit(self, draft: Draft, request_id: str, level: WriteLevel, atomic: bool, partial: bool) -> WriteResult:
+    def _submit(
+        self,
+        draft: Draft,
+        request_id: str,
+        level: WriteLevel,
+        atomic: bool,
+        partial: bool,
+        seen: Mapping[int, int],
+    ) -> WriteResult:
         if not draft.names:
             return WriteResult(0, {})
         config = self._placed.config
@@ -238,11 +266,13 @@ class ClusterWriter:
                 take = mine[start : start + per_entry]
                 names = [draft.names[i] for i in take.tolist()]
                 pieces.append((shard, names, draft.operation(take), part, len(starts)))
-        return self._write(pieces, request_id, level, draft.conditional, partial)
+        return self._write(pieces, request_id, level, draft.conditional, partial, seen)
 
-    def _everywhere(self, operation: Operation, request_id: str, level: WriteLevel) -> WriteResult:
+    def _everywhere(
+        self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = _NOTHING_SEEN
+    ) -> WriteResult:
         pieces: list[_Piece] = [(shard, [], operation, 0, 1) for shard in range(self._placed.config.shards)]
-        return self._write(pieces, request_id, level, conditional=False, partial=False)
+        return self._write(pieces, request_id, level, conditional=False, partial=False, seen=seen)
 
     def _write(
         self,
@@ -251,16 +281,15 @@ class ClusterWriter:
         level: WriteLevel,
         conditional: bool,
         partial: bool,
+        seen: Mapping[int, int],
     ) -> WriteResult:
-        if level is WriteLevel.EVENTUAL and not request_id:
-            request_id = self._new_request_id()
+        if level is WriteLevel.EVENTUAL:
+            return self._put_out(pieces, request_id, conditional, seen)
         time, node = self._time.tick(), NodeId(self._fan_out.node)
         parts = [
             _Part(shard, names, Entry(operation, time, node, RequestId(request_id), part, count))
             for shard, names, operation, part, count in pieces
         ]
-        if level is WriteLevel.EVENTUAL:
-            return self._put_out(parts, conditional)
         request = _Request(parts, level, conditional, self._fan_out.transport.now_s() + WRITE_S_MAX, partial)
         for one in parts:
             request.by_shard.setdefault(one.shard, []).append(one)
@@ -268,13 +297,27 @@ class ClusterWriter:
         self._await_applied(request)
         return _result(request)
 
-    def _put_out(self, parts: list[_Part], conditional: bool) -> WriteResult:
+    def _put_out(
+        self, pieces: list[_Piece], request_id: str, conditional: bool, seen: Mapping[int, int]
+    ) -> WriteResult:
+        """seen: what the client has seen elsewhere, by shard. What this gateway knows comes first: the write's time is later."""
         if conditional:
             raise invalid(
                 "if_version is decided where the write is applied, after an EVENTUAL write is answered: write at QUORUM."
             )
-        self._open_outbox().append([(ShardId(part.shard), part.entry) for part in parts])
-        return WriteResult(sum(len(part.names) for part in parts), {})
+        outbox, places = self._open_outbox(), dict(seen)
+        for shard, (place, newest_time) in self._known().items():
+            places[shard] = max(place, places.get(shard, 0))
+            self._time.observe(newest_time)
+        time, node = self._time.tick(), NodeId(self._fan_out.node)
+        name = RequestId(request_id or self._new_request_id())
+        outbox.append(
+            [
+                (ShardId(shard), Entry(operation, time, node, name, part, count, places.get(shard, 0)))
+                for shard, _, operation, part, count in pieces
+            ]
+        )
+        return WriteResult(sum(len(names) for _, names, _, _, _ in pieces), {})
 
     # Appending
 
@@ -290,6 +333,8 @@ class ClusterWriter:
             return
         for part, sequence in zip(request.parts, sequences, strict=True):
             part.sequence = sequence
+        last = [(shard, parts[-1].sequence) for shard, parts in request.by_shard.items()]
+        self._fan_out.known.note(self._placed.id, last)
 
     def _append_failed(self, request: _Request, error: JadeError) -> None:
         durable: Mapping[int, int] = error.details.get("durable", {})

@@ -19,6 +19,7 @@ from jadevectordb.ports.transport import Transport
 from jadevectordb.query.asking import SILENT_FACTOR, SILENT_S_MIN, Asking
 from jadevectordb.query.awaiting import GiveUp, Step, Then
 from jadevectordb.query.balancer import Balancer
+from jadevectordb.query.known_places import KnownPlaces
 from jadevectordb.query.question import (
     ELSEWHERE,
     Answered,
@@ -48,6 +49,7 @@ class FanOut:
         node: str,
         local: OwnReplicas | None,
         here_us: float = NODE_HERE_US_MAX,
+        known: KnownPlaces | None = None,
     ) -> None:
         self.transport = transport
         self.picture = picture
@@ -56,10 +58,11 @@ class FanOut:
         self.local = local
         self.in_gateway: FanOut | None = None
         self._here_us = here_us
+        self.known = KnownPlaces() if known is None else known  # what answers have shown so far
 
     def over(self, transport: Transport, here_us: float) -> FanOut:
         """The same, of the same knowledge of nodes, over another transport."""
-        return FanOut(transport, self.picture, self.balancer, self.node, self.local, here_us)
+        return FanOut(transport, self.picture, self.balancer, self.node, self.local, here_us, self.known)
 
     def ask(self, question: Question) -> Gathered:
         """Wait for the answers. Raises as `Gathered.checked`. Not to be called in a loop."""
@@ -72,9 +75,20 @@ class FanOut:
         if gathered is not None:
             on_done(gathered)
             return None
-        asking = Asking(self, question, on_done)
+
+        def done(gathered: Gathered) -> None:
+            self._note(question, gathered)
+            on_done(gathered)
+
+        asking = Asking(self, question, done)
         asking.begin()
         return asking.cancel
+
+    def _note(self, question: Question, gathered: Gathered) -> None:
+        for one in gathered.answers:
+            watermarks = getattr(one.answer, "watermarks", None)  # not every kind of answer shows what is stored
+            if watermarks:
+                self.known.note(question.database, watermarks)
 
     def _ask_here(self, question: Question, answer_of: _AnswerOf) -> Gathered | None:
         """The answer when the own replicas are to be asked about all shards and do answer: in this thread, without the loop."""
@@ -110,7 +124,9 @@ class FanOut:
             self.balancer.ended(self.node, seconds if question.weighed else None)
         if question.hedging is not None:
             question.hedging.answered(seconds)
-        return Gathered([Answered(self.node, routes.by_node[self.node], answer, seconds)], calls=1)
+        gathered = Gathered([Answered(self.node, routes.by_node[self.node], answer, seconds)], calls=1)
+        self._note(question, gathered)
+        return gathered
 
     def ask_all(self, questions: Seq[Question]) -> list[Gathered]:
         """All at once; raises nothing that an answer can say."""
@@ -142,6 +158,9 @@ class FanOut:
 
             self.transport.run(give_up)
             raise
+        for question, one in zip(questions, results, strict=True):
+            if one is not None:
+                self._note(question, one)
         return [gathered for gathered in results if gathered is not None]
 
 

@@ -3,19 +3,25 @@
 A frame lies in a log of this node alone (synced) until the replicated log has it; then it is forgotten here. Every entry has a
 request id, so that what a crash makes this node publish again is applied once. A frame is published exactly as it was taken:
 the replicated log knows a batch by its parts, and would refuse half of one beside something else. Frames keep their order.
+
+Lag is counted for each entry: from the moment when it was durable here, which is when its writer gets the answer, until the
+replicated log has it on the disks of a majority. Replicas apply it after that. Of entries that a stop or crash left here it is
+counted from the time that they carry, by this machine's clock.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.ids import Sequence, ShardId
+from jadevectordb.model.hybrid_time import to_ms
+from jadevectordb.model.ids import HybridTime, Sequence, ShardId
 from jadevectordb.model.limits import OUTBOX_BYTES_MAX, OUTBOX_PAUSE_S_MAX, OUTBOX_PAUSE_S_MIN
 from jadevectordb.model.operations import Delete, DeleteWhere, Entry, Operation, Update, Write
 from jadevectordb.ports.clock import Clock
@@ -27,6 +33,9 @@ _FORGET_AFTER_S, _FORGET_EVERY = (
     0.5,
     64,
 )  # the log of this node is cut when nothing came for so long, or after so many frames
+LAG_BOUNDS_S = (
+    0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0,
+)  # fmt: skip
 _REFUSALS = frozenset({ErrorCode.NOT_FOUND, ErrorCode.REQUEST_TOO_LARGE, ErrorCode.INVALID_ID})
 
 Publish = Callable[[Seq[tuple[ShardId, Entry]]], object]  # to the replicated log; durable on return
@@ -34,7 +43,10 @@ Publish = Callable[[Seq[tuple[ShardId, Entry]]], object]  # to the replicated lo
 
 @dataclass(frozen=True, slots=True)
 class OutboxFigures:
-    """entries, bytes: that wait. lag_s: since the oldest of them was taken. trouble: why the newest try failed, "" = it did not."""
+    """entries, bytes: that wait. lag_s: since the oldest of them was taken. trouble: why the newest try failed, "" = it did not.
+
+    lag_counts: entries published, by how long that took: up to each of LAG_BOUNDS_S, and longer than all. lag_sum_s: of all of them.
+    """
 
     entries: int
     bytes: int
@@ -42,6 +54,8 @@ class OutboxFigures:
     published: int  # entries, since this outbox was opened
     refused: int  # entries that the replicated log will never take, such as of a database that was dropped
     trouble: str
+    lag_counts: tuple[int, ...]
+    lag_sum_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +85,16 @@ class Outbox:
         self._coming_bytes = 0  # of writers that are between the check for room and their frame
         self._published = self._refused = 0
         self._trouble = ""
+        self._lag_counts = [0] * (len(LAG_BOUNDS_S) + 1)
+        self._lag_sum_s = 0.0
         self._gone: dict[ShardId, Sequence] = {}  # published, by the outbox's own thread alone
         self._closing = False
         log_shards = [ShardId(number) for number in range(shards)]
+        self.newest_time = 0  # the greatest hybrid time among the entries that were here when it was opened
         for frame in log.read({shard: log.first(shard) for shard in log_shards}):
-            self._take(frame)
+            times = [one.entry.time for one in frame]
+            self.newest_time = max(self.newest_time, *times)
+            self._take(frame, max(0.0, (clock.now_ms() - to_ms(HybridTime(max(times)))) / 1000))
         log.subscribe(self._take)
         self._thread = threading.Thread(target=self._run, name="jade-outbox", daemon=True)
         self._thread.start()
@@ -101,8 +120,9 @@ class Outbox:
             with self._changed:
                 self._coming_bytes -= size
 
-    def _take(self, frame: Frame) -> None:
-        waiting = _Waiting(frame, sum(_bytes_of(one.entry.operation) for one in frame), self._clock.monotonic_s())
+    def _take(self, frame: Frame, age_s: float = 0.0) -> None:
+        taken_s = self._clock.monotonic_s() - age_s
+        waiting = _Waiting(frame, sum(_bytes_of(one.entry.operation) for one in frame), taken_s)
         with self._changed:
             self._waiting.append(waiting)
             self._bytes += waiting.bytes
@@ -113,7 +133,8 @@ class Outbox:
         with self._changed:
             lag_s = self._clock.monotonic_s() - self._waiting[0].taken_s if self._waiting else 0.0
             return OutboxFigures(
-                self._entries, self._bytes, lag_s, self._published, self._refused, self._trouble
+                self._entries, self._bytes, lag_s, self._published, self._refused, self._trouble,
+                tuple(self._lag_counts), self._lag_sum_s,
             )  # fmt: skip
 
     def wait_published(self, wait_s: float) -> bool:
@@ -184,6 +205,9 @@ class Outbox:
                 self._refused += len(first.frame)
             else:
                 self._published += len(first.frame)
+                lag_s = self._clock.monotonic_s() - first.taken_s
+                self._lag_counts[bisect_left(LAG_BOUNDS_S, lag_s)] += len(first.frame)
+                self._lag_sum_s += lag_s * len(first.frame)
                 self._trouble = ""
             self._changed.notify_all()
 

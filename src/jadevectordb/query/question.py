@@ -44,6 +44,10 @@ class OwnReplicas(Answerer, Protocol):
         """
         ...
 
+    def applied(self, database: str) -> Mapping[int, tuple[int, int]]:
+        """By shard that is open here: the place of its log up to which it is applied, and the newest hybrid time in it."""
+        ...
+
 
 @dataclass(slots=True)
 class Question:

@@ -3,7 +3,7 @@
 State is a list of parts (segments with their tombstones), the growing segment, and the table of request ids already
 applied. An entry is applied whole or, when a condition of its `if_version` fails, not at all. A vector's version is the
 sequence of the entry that wrote it. Replacing or deleting a vector only marks its old row dead; a changed vector or
-changed metadata is a new row.
+changed metadata is a new row. A write that waited in an outbox changes only the vectors for which it counts (`causality`).
 
 When the growing segment has taken enough (rows, entries or kills: counts, never time) it is frozen: `frozen` collects what
 the shell around this has to write to disk, with the state as it was at exactly that entry.
@@ -47,6 +47,7 @@ from jadevectordb.model.schema import Schema
 from jadevectordb.segment.growing import GrowingSegment, GrowingView
 from jadevectordb.segment.reader import UNREADABLE, SegmentReader
 from jadevectordb.segment.records import HashArray, hash_ids
+from jadevectordb.shard.causality import Causality, CausalState, Verdict
 from jadevectordb.shard.layout import Span, replan
 from jadevectordb.shard.view import Part, ShardView
 
@@ -80,6 +81,7 @@ class Frozen:
     spans: tuple[Span, ...]
     requests: tuple[tuple[tuple[str, int], tuple[int, int]], ...]
     newest_time: int
+    causal: CausalState | None = None
 
 
 class ShardState:
@@ -95,6 +97,7 @@ class ShardState:
         applied: Sequence = NOTHING_APPLIED,
         requests: Iterable[tuple[tuple[str, int], tuple[int, int]]] = (),
         newest_time: int = 0,
+        causal: CausalState | None = None,
     ) -> None:
         self.config = config
         self.parts = list(parts)  # oldest first, units ascending and adjacent; at most one live row an id among all
@@ -102,6 +105,7 @@ class ShardState:
         self.applied = applied
         self.newest_time = newest_time  # the greatest hybrid time among the entries applied
         self.requests: RequestTable = OrderedDict(requests)
+        self.causality = Causality(causal)
         self.frozen: deque[Frozen] = deque()  # oldest first; the shell takes them off as they are written
         self._next_unit = next_unit
         self._entries_since_freeze = 0  # without barriers
@@ -128,6 +132,7 @@ class ShardState:
         """Apply the entry at this place of the log; sequences arrive without gaps."""
         assert sequence == self.applied + 1, f"entry {sequence} after {self.applied}"
         self.applied = sequence
+        self.causality.note(sequence, entry, self.newest_time)
         self.newest_time = max(self.newest_time, entry.time)
         request = (entry.request_id, entry.part)
         if entry.request_id and (earlier := self.requests.get(request)):
@@ -151,42 +156,61 @@ class ShardState:
             self._entries_since_freeze += 1
         match entry.operation:
             case Write() as write:
-                return self._write(sequence, write)
+                return self._write(sequence, entry, write)
             case Delete() as delete:
-                return self._delete(sequence, delete)
+                return self._delete(sequence, entry, delete)
             case Update() as update:
-                return self._update(sequence, update)
+                return self._update(sequence, entry, update)
             case DeleteWhere() as where:
-                return Outcome(sequence, self._delete_where(where))
+                return Outcome(sequence, self._delete_where(sequence, entry, where))
             case Seal() | Barrier():
                 return Outcome(sequence, 0)
             case unknown:
                 assert_never(unknown)
 
-    def _write(self, sequence: Sequence, write: Write) -> Outcome:
+    def _write(self, sequence: Sequence, entry: Entry, write: Write) -> Outcome:
         hashes = hash_ids(write.ids)
         located = self._locate(write.ids, hashes)
         refusal = self._check_versions(write.ids, write.if_version, located)
         if refusal is not None:
             return Outcome(sequence, 0, refusal)
+        ids, vectors, metadata = write.ids, write.vectors, write.metadata
+        if entry.seen is not None and (lost := self._lost(entry, ids, hashes, located)):
+            kept = [position for position in range(len(ids)) if position not in lost]
+            located = {position: at for position, at in located.items() if position not in lost}
+            ids, metadata = [ids[p] for p in kept], [metadata[p] for p in kept]
+            if not kept:
+                return Outcome(sequence, 0)
+            hashes, vectors = hashes[kept], vectors[kept]
         self._kill(located.values())
-        self.growing.append(write.ids, hashes, write.vectors, write.metadata, sequence)
-        return Outcome(sequence, len(write.ids))
+        self.growing.append(ids, hashes, vectors, metadata, sequence)
+        return Outcome(sequence, len(ids))
 
-    def _delete(self, sequence: Sequence, delete: Delete) -> Outcome:
-        located = self._locate(delete.ids, hash_ids(delete.ids))
+    def _delete(self, sequence: Sequence, entry: Entry, delete: Delete) -> Outcome:
+        hashes = hash_ids(delete.ids)
+        located = self._locate(delete.ids, hashes)
         refusal = self._check_versions(delete.ids, delete.if_version, located)
         if refusal is not None:
             return Outcome(sequence, 0, refusal)
+        lost = set() if entry.seen is None else self._lost(entry, delete.ids, hashes, located)
+        if lost:
+            located = {position: at for position, at in located.items() if position not in lost}
         self._kill(located.values())
+        if self.causality.is_kept:
+            # Of ids that were not there too: a write that waits elsewhere may be older than this
+            gone = [one for position, one in enumerate(hashes.tolist()) if position not in lost]
+            self.causality.note_deleted(gone, sequence)
         return Outcome(sequence, len(located))
 
-    def _update(self, sequence: Sequence, update: Update) -> Outcome:
+    def _update(self, sequence: Sequence, entry: Entry, update: Update) -> Outcome:
         hashes = hash_ids(update.ids)
         located = self._locate(update.ids, hashes)
         refusal = self._check_versions(update.ids, update.if_version, located)
         if refusal is not None:
             return Outcome(sequence, 0, refusal)
+        if entry.seen is not None:
+            lost = self._lost(entry, update.ids, hashes, located)
+            located = {position: at for position, at in located.items() if position not in lost}
         if not located:
             return Outcome(sequence, 0)
         positions = sorted(located)
@@ -201,7 +225,7 @@ class ShardState:
         self.growing.append(ids, hashes[positions], vectors, metadata, sequence)
         return Outcome(sequence, len(ids))
 
-    def _delete_where(self, where: DeleteWhere) -> int:
+    def _delete_where(self, sequence: Sequence, entry: Entry, where: DeleteWhere) -> int:
         node = filters.from_json(where.filter)
         doomed: list[Location] = []
         for index in (*range(len(self.parts)), GROWING):
@@ -211,8 +235,37 @@ class ShardState:
                 if part.alive is not None:
                     bits = bitmap.both(bits, part.alive)
                 doomed += [(index, row) for row in bitmap.to_rows(bits).tolist()]
+        if self.causality.is_kept and doomed:
+            # In the order of ids: that of rows differs between replicas
+            named = sorted((self._reader(index).id_of(row), (index, row)) for index, row in doomed)
+            ids = [VectorId(name) for name, _ in named]
+            hashes, located = hash_ids(ids), dict(enumerate(at for _, at in named))
+            lost = set() if entry.seen is None else self._lost(entry, ids, hashes, located)
+            doomed = [at for position, at in located.items() if position not in lost]
+            gone = [one for position, one in enumerate(hashes.tolist()) if position not in lost]
+            self.causality.note_deleted(gone, sequence)
         self._kill(doomed)
         return len(doomed)
+
+    def _lost(self, late: Entry, ids: Seq[VectorId], hashes: HashArray, located: dict[int, Location]) -> set[int]:
+        """The positions among ids for which a write that waited in an outbox does not count; conflicts are noted."""
+        causality, lost = self.causality, set()
+        deletes = isinstance(late.operation, Delete | DeleteWhere)
+        for position, (vector_id, one) in enumerate(zip(ids, hashes.tolist(), strict=True)):
+            where = located.get(position)
+            stands_at = causality.deletion_of(one) if where is None else self._version_at(where)
+            verdict = causality.judge(late, stands_at)
+            if where is None and isinstance(late.operation, Update) and verdict is Verdict.WON:
+                verdict = Verdict.LOST  # a change of metadata does not bring a deleted vector back
+            if not verdict.counts:
+                lost.add(position)
+            if not (where is None and deletes):  # two deletions come to the same
+                kinds = (deletes, where is None)
+                causality.settle(verdict, vector_id, late, stands_at, self.newest_time, kinds=kinds)
+        return lost
+
+    def _version_at(self, where: Location) -> int:
+        return self._reader(where[0]).version_of(where[1])
 
     # Where rows are, and their end
 
@@ -250,7 +303,7 @@ class ShardState:
             if expected < 0:
                 continue
             where = located.get(position)
-            actual = 0 if where is None else self._reader(where[0]).version_of(where[1])
+            actual = 0 if where is None else self._version_at(where)
             if actual != expected:
                 return Refusal(ids[position], Version(expected), Version(actual))
         return None
@@ -303,6 +356,7 @@ class ShardState:
                 tuple(self.spans),
                 tuple(self.requests.items()),
                 self.newest_time,
+                self.causality.saved(),
             )
         )
 

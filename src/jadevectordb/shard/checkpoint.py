@@ -14,6 +14,7 @@ from jadevectordb.index import bitmap
 from jadevectordb.model.ids import Sequence
 from jadevectordb.segment import manifest as manifests
 from jadevectordb.segment.sealed import SealedSegment
+from jadevectordb.shard.causality import CausalState
 from jadevectordb.shard.layout import Span
 from jadevectordb.shard.view import Part
 
@@ -38,6 +39,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     spans: list[Span]
     requests: list[tuple[tuple[str, int], tuple[int, int]]]
     newest_time: int = 0  # the greatest hybrid time among the entries up to `applied`
+    causal: CausalState | None = None  # absent where no write at EVENTUAL has arrived
 
 
 EMPTY = Checkpoint(manifests.FORMAT_VERSION, 0, 0, 0, [], [], [])

@@ -44,6 +44,7 @@ from jadevectordb.segment.sealed import SealedSegment
 from jadevectordb.shard import checkpoint as checkpoints
 from jadevectordb.shard.apply import Frozen, ShardConfig, ShardState
 from jadevectordb.shard.checkpoint import Checkpoint
+from jadevectordb.shard.conflicts import ConflictReport
 from jadevectordb.shard.layout import Span
 from jadevectordb.shard.view import Part, ShardView
 
@@ -166,6 +167,7 @@ class Replica:
                 list(frozen.spans),
                 list(frozen.requests),
                 frozen.newest_time,
+                frozen.causal,
             ),
             frozen.parts,
         )
@@ -249,6 +251,11 @@ class Replica:
 
     # Truth
 
+    def conflicts(self) -> ConflictReport:
+        """What became of writes at EVENTUAL that did not know of each other."""
+        with self.lock:
+            return self.state.causality.report()
+
     def verify(self) -> None:
         """Compare every file of every segment with its checksum. Raises CORRUPT naming the first that differs."""
         for part in self.checkpoint_parts:
@@ -270,6 +277,7 @@ def state_of(config: ShardConfig, found: Checkpoint, parts: Seq[Part]) -> ShardS
         applied=checkpoints.sequence_of(found),
         requests=found.requests,
         newest_time=found.newest_time,
+        causal=found.causal,
     )
 
 
@@ -283,6 +291,8 @@ def digest_of(state: ShardState) -> str:
     live.sort(key=lambda item: item[0])
     digest = xxhash.xxh3_128()
     digest.update(msgspec.msgpack.encode([view.watermark, state.next_unit, state.spans, requests]))
+    if (causal := state.causality.saved()) is not None:
+        digest.update(msgspec.msgpack.encode(causal))
     for vector_id, reader, row in live:
         digest.update(msgspec.msgpack.encode([vector_id, reader.version_of(row), reader.metadata_of(row)]))
         digest.update(np.ascontiguousarray(reader.vector_of(row)).tobytes())

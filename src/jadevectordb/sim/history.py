@@ -76,7 +76,8 @@ class Invocation(
     values: of a write, one an id; no two writes of an id carry the same. if_version: one an id (-1 no condition, 0 must not exist).
     shards: of each id; None = not known: then versions are not compared. one_entry: its ids of one shard travel as one log
     entry, so that they share a version; all of them or none take effect in any case.
-    session, token: the session it belongs to, and the sequences by shard that it carries. query, k: of a search.
+    request: of a write or delete, its request id, where it is told. query, k: of a search.
+    session, token: the session it belongs to, and the sequences by shard that it carries.
     """
 
     op: str
@@ -91,6 +92,7 @@ class Invocation(
     one_entry: bool = True
     session: str = ""
     token: dict[int, int] = {}
+    request: str = ""
     query: tuple[float, ...] = ()
     k: int = 0
 
@@ -132,11 +134,15 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
 
 
 class Conflict(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="conflict", gc=False):
-    """The cluster's own list of conflicts says that this EVENTUAL write lost against another one."""
+    """The cluster's own list of conflicts says that this EVENTUAL write lost against another one.
+
+    It is named by what it wrote (value), or by its request id, as a delete must be.
+    """
 
     time_s: float
     id: str
-    value: str
+    value: str = ""
+    request: str = ""
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="replica", gc=False):
@@ -221,7 +227,8 @@ class History:
         self.events: tuple[Event, ...] = tuple(events)
         self.operations: list[Operation] = []  # by start
         self.faults: list[Fault] = []
-        self.conflicts: set[tuple[str, str]] = set()
+        self.conflicts: set[tuple[str, str]] = set()  # (id, value)
+        self.lost: set[tuple[str, str]] = set()  # (id, request)
         self.replicas: list[ReplicaReport] = []
         self._settled: list[int] = []  # positions
         self._assemble()
@@ -256,13 +263,21 @@ class History:
                 case Settled():
                     self._settled.append(position)
                 case Conflict():
-                    self.conflicts.add((event.id, event.value))
+                    if event.value:
+                        self.conflicts.add((event.id, event.value))
+                    if event.request:
+                        self.lost.add((event.id, event.request))
                 case ReplicaReport():
                     self.replicas.append(event)
         self.faults = [Fault(began.kind, began.target, began.time_s, end_s) for began, end_s in faults.values()]
         for call, start in calls.values():
             answer, answered = answers.get(call.op, (None, NEVER))
             self.operations.append(Operation(call, answer, start, answered))
+
+    def has_lost(self, vector_id: str, value: str | None, call: Invocation) -> bool:
+        """Whether the cluster said that this write or delete (value None) of the vector lost a conflict."""
+        named = call.request and (vector_id, call.request) in self.lost
+        return bool(named) or (value is not None and (vector_id, value) in self.conflicts)
 
     @property
     def duration_s(self) -> float:

@@ -119,6 +119,7 @@ class Recorder:
         one_entry: bool = True,
         session: str = "",
         token: Mapping[int, int] | None = None,
+        request: str = "",
     ) -> str:
         return self._record(
             lambda op, time_s: Invocation(
@@ -134,6 +135,7 @@ class Recorder:
                 one_entry=one_entry,
                 session=session,
                 token=dict(token or {}),
+                request=request,
             )
         )
 
@@ -147,6 +149,7 @@ class Recorder:
         shards: Seq[int] | None = None,
         session: str = "",
         token: Mapping[int, int] | None = None,
+        request: str = "",
     ) -> str:
         return self._record(
             lambda op, time_s: Invocation(
@@ -160,6 +163,7 @@ class Recorder:
                 shards=_some(shards),
                 session=session,
                 token=dict(token or {}),
+                request=request,
             )
         )
 
@@ -251,8 +255,9 @@ class Recorder:
         """Say it only when it is true: no call is under way, every outbox is empty, no dead node's message is in flight."""
         self._record(lambda _, time_s: Settled(time_s=time_s))
 
-    def conflict(self, vector_id: str, value: str) -> None:
-        self._record(lambda _, time_s: Conflict(time_s=time_s, id=vector_id, value=value))
+    def conflict(self, vector_id: str, value: str = "", *, request: str = "") -> None:
+        """The cluster lists this write, named by what it wrote or by its request id, as having changed nothing."""
+        self._record(lambda _, time_s: Conflict(time_s=time_s, id=vector_id, value=value, request=request))
 
     def replica(self, shard: int, node: str, watermark: int, digest: str, vectors: int) -> None:
         self._record(

@@ -129,26 +129,31 @@ class SimClient:
         values = [f"{self.name}.{self._written}"] * len(ids)
         expected = [self._known.get(i, 0) for i in ids] if conditional else None
         shards = self._shards_of(ids)
+        request = f"{self.name}-{self._written}"
         op = self._recorder.write(
-            self.name, level, ids, values, if_version=expected, shards=shards, session=self.name, token=self._token
-        )
+            self.name, level, ids, values,
+            if_version=expected, shards=shards, session=self.name, token=self._token, request=request,
+        )  # fmt: skip
         rows = np.stack([vector_of(i, v) for i, v in zip(ids, values, strict=True)])
         metadata = [{"v": v} for v in values]
+        seen = dict(self._token)
 
         def change(database: ClusterDatabase) -> WriteResult:
-            return database.upsert(ids, rows, metadata, expected, request, consistency=level.lower())
+            return database.upsert(ids, rows, metadata, expected, request, consistency=level.lower(), seen=seen)
 
-        request = f"{self.name}-{self._written}"
         self._change(op, level, change, ids, shards)
 
     def delete(self, level: Level, ids: list[str]) -> None:
         self._written += 1
         request = f"{self.name}-{self._written}"
         shards = self._shards_of(ids)
-        op = self._recorder.delete(self.name, level, ids, shards=shards, session=self.name, token=self._token)
+        op = self._recorder.delete(
+            self.name, level, ids, shards=shards, session=self.name, token=self._token, request=request
+        )
+        seen = dict(self._token)
 
         def change(database: ClusterDatabase) -> WriteResult:
-            return database.delete(ids, request_id=request, consistency=level.lower())
+            return database.delete(ids, request_id=request, consistency=level.lower(), seen=seen)
 
         self._change(op, level, change, ids, shards)
 

@@ -83,6 +83,7 @@ class Outcome:
     steps: int
     told: list[str] = field(default_factory=list)
     lost: int = 0
+    conflicts: int = 0
 
     @property
     def violations(self) -> list[Violation]:
@@ -110,6 +111,8 @@ class World:
         self.operator = Process("operator")
         self.clients: list[SimClient] = []
         self._over = False
+        self.conflicts = 0  # that the shards found
+        self._told_conflicts: set[tuple[str, int]] = set()  # (database, shard)
         self.invariants = Invariants(self)
         loop.after_step = self.invariants.after_step
         self.servers.on_commit_of = self.invariants.on_commit
@@ -193,14 +196,16 @@ class World:
         self.loop.run_until(self.loop.now_s + 8.0)  # what is late in the network arrives
         self._await(self._is_whole, HEALTHY_S_MAX, "everything is whole")
         self.recorder.settled()
+        self._report_conflicts()
         self._in_a_fiber(lambda: self._read_all(names), 60.0, "everything is read")
         self._await(self._is_whole, HEALTHY_S_MAX, "replicas are at the end")
         self._report_replicas()
         report = check(self.recorder.history(), vectors=VECTORS, replicas_expected=3)
         lost = sum(stream.lost for stream in self.servers.streams.values())
         return Outcome(
-            self.seed, report, self.loop.fingerprint(), self.loop.now_s, healed_s, self.loop.steps, self.told, lost
-        )
+            self.seed, report, self.loop.fingerprint(), self.loop.now_s, healed_s, self.loop.steps, self.told, lost,
+            self.conflicts,
+        )  # fmt: skip
 
     def _create(self) -> None:
         store = self.running()[0].store
@@ -280,6 +285,18 @@ class World:
     def _end_of(self, database: str, shard: int) -> int:
         truth = self.servers.streams[f"log+{database}+{shard}"].truth
         return truth[-1].last if truth else 0
+
+    def _report_conflicts(self) -> None:
+        """Writes that were acknowledged and changed nothing: what the cluster lists is what the checker may excuse."""
+        for _, hosted in self.hosted():
+            report = hosted.conflicts()
+            if report is None or (hosted.database_id, hosted.shard) in self._told_conflicts:
+                continue
+            self._told_conflicts.add((hosted.database_id, hosted.shard))
+            self.conflicts += report.found
+            for one in report.listed:
+                if not one.late_won:
+                    self.recorder.conflict(one.id, request=one.late.request_id)
 
     def _report_replicas(self) -> None:
         for node, hosted in self.hosted():

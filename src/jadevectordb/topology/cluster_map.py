@@ -146,7 +146,8 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
 class ReplicaReport(msgspec.Struct, frozen=True):
     """One replica as its node sees it. checkpointed: log entries up to here are in its files; the log may drop them. reason: of FAILED.
 
-    repaired: what was damaged in the files that this replica replaced, since the node started.
+    repaired: what was damaged in the files that this replica replaced, since the node started. newest_time: the newest hybrid time of
+    the entries up to `watermark`, 0 = not told.
     """
 
     database: str
@@ -159,6 +160,7 @@ class ReplicaReport(msgspec.Struct, frozen=True):
     digest: str = ""
     reason: str = ""
     repaired: str = ""
+    newest_time: int = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True):

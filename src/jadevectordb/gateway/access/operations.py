@@ -109,7 +109,7 @@ def _table() -> dict[str, Operation]:
         "database.read database.stats vector.read analytics.read analytics.feedback index.read bm25.read",
         database,
     )
-    add(Right.READ, "rerank.config.read lifecycle.read", database)
+    add(Right.READ, "rerank.config.read lifecycle.read conflict.list", database)
     add(Right.READ, "search", database, audit="search")
     add(
         Right.WRITE,

@@ -119,6 +119,10 @@ class ShardAnswerer:
             return None
         return _Answering(self, call, _nobody).here(limit_us)
 
+    def applied(self, database: str) -> dict[int, tuple[int, int]]:
+        """As `OwnReplicas.applied`."""
+        return {hosted.shard: hosted.known for hosted in self._hosting.of(database)}
+
     def close(self) -> None:
         """What is being answered is answered, what waits is refused. Again is fine."""
         self._deadlines.close()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from itertools import islice
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ from jadevectordb.ports.node_calls import (
     Items,
     Look,
     Looked,
+    LookedAt,
     Scroll,
     Search,
 )
@@ -213,7 +214,7 @@ def look(held: Held, call: Look, check_wanted: CheckWanted) -> Looked:
     return Looked(by_shard=by_shard)
 
 
-def _seen(database: OpenDatabase, what: Literal["stats", "digest", "verify", "log_end"]) -> object:
+def _seen(database: OpenDatabase, what: LookedAt) -> object:
     match what:
         case "stats":
             return stats_of(database)
@@ -224,6 +225,8 @@ def _seen(database: OpenDatabase, what: Literal["stats", "digest", "verify", "lo
         case "log_end":
             assert isinstance(database.log, ShardLog), "a replica follows a replicated log"
             return int(database.log.end())
+        case "conflicts":
+            return database.replicas[0].conflicts()
         case unknown:
             assert_never(unknown)
 

@@ -44,8 +44,10 @@ from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.write_checks import check_ids, invalid
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.segment.reader import SegmentReader
+from jadevectordb.shard.conflicts import ConflictReport
 from jadevectordb.topology.placed import PlacedDatabase
 
+_NOTHING_SEEN: Mapping[int, int] = {}
 _GROUPS_FACTOR = 4
 
 
@@ -109,16 +111,26 @@ class ClusterDatabase:
         consistency: str = "quorum",
         atomic: bool = False,
         allow_partial: bool = False,
+        seen: Mapping[int, int] = _NOTHING_SEEN,
     ) -> WriteResult:
         """As `Database.upsert`, all or nothing within each shard.
 
         When some shards' part failed and others' not, this raises with `details` naming the ids that failed; allow_partial: the result's
-        `failures` do. atomic: refused when the vectors lie in several shards.
+        `failures` do. atomic: refused when the vectors lie in several shards. seen: the sequences of a session token: what a write at
+        EVENTUAL came after, beside what this node knows itself.
         """
         self._check_open()
         level = write_level(consistency)
         return self._writer.upsert(
-            ids, vectors, metadata, if_version, request_id, level, atomic=atomic, partial=allow_partial
+            ids,
+            vectors,
+            metadata,
+            if_version,
+            request_id,
+            level,
+            atomic=atomic,
+            partial=allow_partial,
+            seen=seen,
         )
 
     def update_metadata(
@@ -132,6 +144,7 @@ class ClusterDatabase:
         consistency: str = "quorum",
         atomic: bool = False,
         allow_partial: bool = False,
+        seen: Mapping[int, int] = _NOTHING_SEEN,
     ) -> WriteResult:
         """As `Database.update_metadata`, with the options of `upsert`."""
         self._check_open()
@@ -140,7 +153,15 @@ class ClusterDatabase:
         if isinstance(metadata, Mapping):
             metadata = [metadata] * len(names)
         return self._writer.update(
-            names, metadata, merge, if_version, request_id, level, atomic=atomic, partial=allow_partial
+            names,
+            metadata,
+            merge,
+            if_version,
+            request_id,
+            level,
+            atomic=atomic,
+            partial=allow_partial,
+            seen=seen,
         )
 
     def delete(
@@ -153,6 +174,7 @@ class ClusterDatabase:
         consistency: str = "quorum",
         atomic: bool = False,
         allow_partial: bool = False,
+        seen: Mapping[int, int] = _NOTHING_SEEN,
     ) -> WriteResult:
         """As `Database.delete`, with the options of `upsert`. By a filter each shard decides for itself at its place in its log."""
         self._check_open()
@@ -161,7 +183,9 @@ class ClusterDatabase:
             raise invalid("delete takes either ids or a filter.")
         if ids is not None:
             names = [ids] if isinstance(ids, str) else ids
-            return self._writer.delete(names, if_version, request_id, level, atomic=atomic, partial=allow_partial)
+            return self._writer.delete(
+                names, if_version, request_id, level, atomic=atomic, partial=allow_partial, seen=seen
+            )
         if if_version is not None:
             raise invalid("if_version goes with ids, not with a filter.")
         node = self._searches.parse(filter)
@@ -169,7 +193,7 @@ class ClusterDatabase:
             raise invalid("An empty filter would delete everything: drop the database instead, or name what to delete.")
         if atomic and self.config.shards > 1:
             raise not_yet("deleting by a filter in all shards at one moment")
-        return self._writer.delete_where(node, request_id, level)
+        return self._writer.delete_where(node, request_id, level, seen)
 
     # Reading by id
 
@@ -451,6 +475,11 @@ class ClusterDatabase:
         """As `verify`, what was found of each replica, by shard and node."""
         self._check_open()
         return check_replicas(self.placed, self._mirror, self._reader, self._check_open)
+
+    def conflicts(self) -> dict[int, ConflictReport]:
+        """Of each shard, of one replica: writes at EVENTUAL that did not know of another write of the same vector."""
+        self._check_open()
+        return self._reader.conflicts(Wanted())
 
     def digest(self) -> list[str]:
         """A fingerprint of each shard's contents, of one replica each."""

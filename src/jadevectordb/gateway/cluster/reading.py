@@ -37,6 +37,7 @@ from jadevectordb.ports.node_calls import (
     Items,
     Look,
     Looked,
+    LookedAt,
     Scroll,
     Search,
 )
@@ -49,6 +50,7 @@ from jadevectordb.query.question import Answered, Gathered, Question
 from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.write_checks import invalid
 from jadevectordb.segment.records import hash_ids
+from jadevectordb.shard.conflicts import ConflictReport
 from jadevectordb.topology.placed import PlacedDatabase
 from jadevectordb.topology.sharding import shards_of, shards_of_ids
 
@@ -340,9 +342,15 @@ class ClusterReader:
         }
         return [found[shard] for shard in self._shards]
 
-    def _look(
-        self, what: Literal["stats", "digest"], shards: tuple[int, ...], wanted: Wanted, worker_s: float
-    ) -> list[Looked]:
+    def conflicts(self, wanted: Wanted) -> dict[int, ConflictReport]:
+        """Of one replica of each shard."""
+        return {
+            shard: msgspec.json.decode(value, type=ConflictReport)
+            for answered in self._look("conflicts", self._shards, wanted, READ_WORKER_S_MAX)
+            for shard, value in answered.by_shard
+        }
+
+    def _look(self, what: LookedAt, shards: tuple[int, ...], wanted: Wanted, worker_s: float) -> list[Looked]:
         at_least = self._at_least(shards, wanted)
         question = self._question(shards, _look_call(what), wanted, None, at_least, worker_s=worker_s)
         return [one.answer for one in self._fan_out.ask(question).answers]
@@ -424,9 +432,7 @@ def _get_call(ids: tuple[str, ...], vectors: bool) -> Callable[[Asked], msgspec.
     return lambda asked: Get(asked=asked, ids=ids, vectors=vectors)
 
 
-def _look_call(
-    what: Literal["stats", "digest", "verify", "log_end"], hurry_s: float = 0.0
-) -> Callable[[Asked], msgspec.Struct]:
+def _look_call(what: LookedAt, hurry_s: float = 0.0) -> Callable[[Asked], msgspec.Struct]:
     return lambda asked: Look(asked=asked, what=what, hurry_s=hurry_s)
 
 

@@ -280,6 +280,7 @@ class ClusterStore:
             open_outbox=lambda: self._outbox(placed),
             new_request_id=self._new_id,
             stored_sizes=stored_sizes,
+            known=lambda: self._known(placed.id),
         )
         reader = ClusterReader(placed, self.fan_out, Barriers(writer.barrier))
         return ClusterDatabase(placed, self.mirror, reader, writer)
@@ -363,6 +364,7 @@ class ClusterStore:
                 handle.close()
             if outbox is not None:
                 self._end_outbox(database_id, outbox)
+            self.fan_out.known.forget(database_id)
         for tell in list(self.on_change):
             tell()
 
@@ -381,6 +383,8 @@ class ClusterStore:
             if outbox is None:
                 log = self._folders.open(placed.id)
                 outbox = Outbox(log, placed.config.shards, self._open_log(placed.id).append, self._clock)
+                # What this node takes from now on comes after what it took before a restart, whatever its clock says
+                self._time.observe(outbox.newest_time)
                 self._outboxes[placed.id] = outbox
             return outbox
 
@@ -400,6 +404,22 @@ class ClusterStore:
             self._folders.remove(database_id)
         except (JadeError, OSError) as error:
             logger.warning("the outbox of the dropped database %s stays on the disk: %s", database_id, error)
+
+    def _known(self, database_id: str) -> Mapping[int, tuple[int, int]]:
+        """How far this gateway knows each shard's log, and the newest hybrid time it has heard of from there."""
+        known = {shard: (place, 0) for shard, place in self.fan_out.known.of(database_id).items()}
+        told = [
+            (report.shard, (report.watermark, report.newest_time))
+            for beat in self.mirror.beats().values()
+            for report in beat.replicas
+            if report.database == database_id
+        ]
+        if self.fan_out.local is not None:
+            told += self.fan_out.local.applied(database_id).items()
+        for shard, (place, newest_time) in told:
+            before = known.get(shard, (0, 0))
+            known[shard] = max(place, before[0]), max(newest_time, before[1])
+        return known
 
     def outbox_figures(self) -> dict[str, OutboxFigures]:
         """Of each database that this node took writes at EVENTUAL for, by id."""

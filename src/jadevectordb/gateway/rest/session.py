@@ -30,7 +30,9 @@ def reading_of(request: Request, consistency: str = "") -> Mapping[str, Any]:
 def writing_of(request: Request) -> Mapping[str, Any]:
     """How sure a write must be, as arguments for it. Raises INVALID_ARGUMENT."""
     consistency = request.headers.get(CONSISTENCY, "")
-    return writing(consistency, request.entry) if consistency else _NOTHING
+    if not consistency:
+        return _NOTHING
+    return writing(consistency, request.entry, request.headers.get(SESSION, ""))
 
 
 def token_after(request: Request, sequences: Mapping[int, int]) -> str:

@@ -97,7 +97,7 @@ class Call:
 
     def writing(self) -> Mapping[str, Any]:
         """What to give a write beside its own arguments."""
-        return writing(self._metadata.get(CONSISTENCY, ""), self.entry)
+        return writing(self._metadata.get(CONSISTENCY, ""), self.entry, self._metadata.get(SESSION, ""))
 
     def explain(self, error: JadeError) -> JadeError:
         return self.services.catalog.explain(error, self._entry)

@@ -20,7 +20,7 @@ from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.catalog import Entry
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import TARGET_REMEMBERED_MAX
-from jadevectordb.query.levels import read_level, write_level
+from jadevectordb.query.levels import WriteLevel, read_level, write_level
 from jadevectordb.query.seen import SeenSequences
 
 _LENGTH_MAX = 32_768
@@ -49,12 +49,21 @@ def reading(token: str, consistency: str, entry: Entry) -> Mapping[str, Any]:
     return _NOTHING
 
 
-def writing(consistency: str, entry: Entry) -> Mapping[str, Any]:
-    """What to give a write beside its own arguments. Raises INVALID_ARGUMENT."""
+def writing(consistency: str, entry: Entry, token: str = "") -> Mapping[str, Any]:
+    """What to give a write beside its own arguments: of a token, what a write at EVENTUAL came after. Raises INVALID_ARGUMENT.
+
+    A token that is none counts for nothing, as for all writes.
+    """
     if not consistency:
         return _NOTHING
     level = write_level(consistency)
-    return {"consistency": str(level)} if isinstance(entry.handle, ClusterDatabase) else _NOTHING
+    if not isinstance(entry.handle, ClusterDatabase):
+        return _NOTHING
+    given: dict[str, Any] = {"consistency": str(level)}
+    if level is WriteLevel.EVENTUAL and token:
+        with contextlib.suppress(JadeError):
+            given["seen"] = seen_in(token, entry)
+    return given
 
 
 def seen_after(

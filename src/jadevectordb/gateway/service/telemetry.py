@@ -93,12 +93,14 @@ class Telemetry:
         self._meters_lock = threading.Lock()  # to add; readers use the dict as it is
         self._breakers: dict[str, Callable[[], bool]] = {}
         self._flights: dict[str, Callable[[], int]] = {}
+        self._others: list[Callable[[], Iterable[Metric]]] = []
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._started_s = clock.monotonic_s()
         self._next_tick_s = self._started_s + TICK_S
         self._registry = CollectorRegistry()
         engine = EngineFigures(databases, self._searches, self._probe)
-        self._registry.register(exposition.Collected((self._about, self._requests, engine.collect, self._machine)))
+        parts = (self._about, self._requests, engine.collect, self._machine, self._of_others)
+        self._registry.register(exposition.Collected(parts))
         ProcessCollector(registry=self._registry)  # CPU, memory, open files of this process, under the usual names
         self._wake = threading.Event()
         self._closing = False
@@ -202,6 +204,10 @@ class Telemetry:
         """A level that someone else holds (connections, waiting requests); name without the prefix."""
         self._gauges[name] = (help, read)
 
+    def watch_families(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Figures with labels that someone else collects; their names begin with the prefix."""
+        self._others.append(read)
+
     def watch_in_flight(self, door: str, read: Callable[[], int]) -> None:
         """How many requests of a door wait or run, where the door counts them itself instead of by `Meter.begin`."""
         self._flights[door] = read
@@ -302,6 +308,10 @@ class Telemetry:
             "Requests that failed because storage could not be read or written.",
             sum(self._errors[code].value for code in _STORAGE_CODES),
         )
+
+    def _of_others(self) -> Iterator[Metric]:
+        for read in list(self._others):
+            yield from read()
 
     def _machine(self) -> Iterator[Metric]:
         usage = self._usage.now()

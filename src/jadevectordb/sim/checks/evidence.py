@@ -120,8 +120,8 @@ class Evidence:
         return None
 
     def _by_version(self, changes: list[Change]) -> list[tuple[int, Change]]:
-        lost = self.history.conflicts  # these stand in the log and changed nothing
-        effective = [c for c in changes if c.fate is not Fate.FAILED and (c.id, c.value) not in lost]
+        lost = self.history.has_lost  # these stand in the log and changed nothing
+        effective = [c for c in changes if c.fate is not Fate.FAILED and not lost(c.id, c.value, c.by.call)]
         known = [(self.version(change), change) for change in effective]
         return sorted(((v, c) for v, c in known if v is not None), key=lambda item: item[0])
 

@@ -48,7 +48,13 @@ class _Register:
         self._changes = evidence.changes.get(vector_id, [])
         self._comparable = evidence.shard_of(vector_id) is not None
         self._impossible: list[Violation] = []
-        self._by_version = {v: c for c in self._changes if (v := self._version(c)) is not None and c.value is not None}
+        self._by_version = {
+            v: c
+            for c in self._changes
+            if (v := self._version(c)) is not None
+            and c.value is not None
+            and not evidence.history.has_lost(c.id, c.value, c.by.call)
+        }
 
     def steps(self) -> tuple[list[Step], list[Violation]]:
         steps = []
@@ -71,7 +77,7 @@ class _Register:
 
     def _change(self, change: Change) -> list[Step]:
         by, evidence = change.by, self._evidence
-        lost_conflict = change.value is not None and (self._id, change.value) in evidence.history.conflicts
+        lost_conflict = evidence.history.has_lost(self._id, change.value, by.call)
         acknowledged = change.fate is Fate.OK and not lost_conflict
         version = None if lost_conflict else self._version(change)
         finds = self._standing(change)
@@ -90,7 +96,7 @@ class _Register:
             finds=finds,
         )
         shown = evidence.shown_by(change)
-        if shown is None or at_once or change.value is None:
+        if shown is None or at_once or change.value is None or lost_conflict:
             return [step]
         # Another id of the same entry may have been seen: then this one took effect too
         return [step, Step(shown, Act.WITNESS, shown.start, shown.answered, finds=frozenset({step.leaves}))]
