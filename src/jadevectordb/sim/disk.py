@@ -260,6 +260,7 @@ def state_after(config: ShardConfig, frozen: Frozen | None) -> ShardState:
         applied=frozen.sequence,
         requests=frozen.requests,
         newest_time=frozen.newest_time,
+        causal=frozen.causal,
     )
 
 
