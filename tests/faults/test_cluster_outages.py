@@ -107,6 +107,42 @@ def test_shards_without_a_live_replica_are_named_or_left_out(cluster: Cluster) -
     assert database.count(timeout=30.0, consistency="strong") == 440  # what was not confirmed was durable
 
 
+def test_gateways_that_are_cut_off_write_the_same_vectors_and_the_later_write_counts(
+    cluster: Cluster, nats: NatsCluster
+) -> None:
+    one, two = (cluster.gateways[name].store for name in ("n1", "n2"))
+    first = one.create_database("both", 8)
+    database_id = first.placed.id
+    first.upsert([f"v{n}" for n in range(40)], VECTORS[:40])
+    second = two.database("both")
+    assert second.count(consistency="strong") == 40  # it knows of them
+    second.upsert(["gone"], VECTORS[:1], consistency="eventual")  # from here on shards remember times
+    wait_until(lambda: first.exists("gone", consistency="strong"))
+    assert {shard: report.found for shard, report in first.conflicts().items()} == dict.fromkeys(range(4), 0)
+    nats.kill("n1")
+    first.upsert(["v1", "v2"], VECTORS[:2], [{"by": "first"}] * 2, request_id="earlier", consistency="eventual")
+    first.upsert(["v3"], VECTORS[:1], {"by": "first"}, consistency="eventual")
+    second.upsert(["v1"], VECTORS[:1], {"by": "second"}, request_id="later", consistency="eventual")
+    second.delete(["v2"], request_id="delete", consistency="eventual")
+    first.upsert(["v3"], VECTORS[:1], {"by": "first again"}, consistency="eventual")
+    nats.restart("n1")
+    wait_until(lambda: not any(s.outbox_figures()[database_id].entries for s in (one, two)))
+    v1, v2, v3 = first.get(["v1", "v2", "v3"], consistency="strong", timeout=30.0)
+    assert v1.metadata == {"by": "second"} and v2 is None and v3.metadata == {"by": "first again"}
+    told = {one.id: one for report in second.conflicts().values() for one in report.listed}
+    assert set(told) == {"v1", "v2"}, "v3 was written by one gateway, one after the other"
+    for conflict, later in ((told["v1"], "later"), (told["v2"], "delete")):
+        won = conflict.late if conflict.late_won else conflict.stood
+        lost = conflict.stood if conflict.late_won else conflict.late
+        assert (won.node, lost.node) == ("n2", "n1") and won.time > lost.time
+        assert conflict.late.request_id == (later if conflict.late_won else "earlier")
+    cluster.stop("n3")  # what a replica knows of conflicts is on its disk
+    cluster.start("n3")
+    wait_until(lambda: cluster.gateways["n3"].store.database("both").count(consistency="strong", timeout=30.0) == 40)
+    figures = two.outbox_figures()[database_id]
+    assert sum(figures.lag_counts) == figures.published and figures.lag_sum_s > 0
+
+
 def test_without_the_log_strong_is_refused_and_eventual_goes_on(cluster: Cluster, nats: NatsCluster) -> None:
     gateway = cluster.gateways["n2"]
     database = gateway.store.create_database("cut-off", 8)
