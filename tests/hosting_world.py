@@ -36,6 +36,7 @@ from jadevectordb.node.hosted_shard import HostedShard
 from jadevectordb.node.hosting import Hosting, active_peers
 from jadevectordb.node.replica_opening import HostingWorld
 from jadevectordb.ports.node_calls import Asked, Look
+from jadevectordb.prepared_structs import prepare_structs
 from jadevectordb.shard.maintenance import Lane
 from jadevectordb.topology.cluster_map import (
     BEAT_PREFIX,
@@ -163,6 +164,7 @@ class Nodes:
     """A log, a metadata store, and the nodes started so far."""
 
     def __init__(self, connection: NatsConnection, folder: Path, bucket: str) -> None:
+        prepare_structs()
         self.connection = connection
         self.folder = folder
         self.store = KvStore(connection, bucket, replicas=1)

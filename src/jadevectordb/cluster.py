@@ -53,6 +53,7 @@ from jadevectordb.node.hosting import Hosting, active_peers
 from jadevectordb.node.shared_compute import SharedCompute
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import Record
+from jadevectordb.prepared_structs import prepare_structs
 from jadevectordb.settings import cluster as cluster_settings
 from jadevectordb.settings.schema import Settings
 from jadevectordb.shard.maintenance import Lane
@@ -188,6 +189,7 @@ class ClusterNode:
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
+        prepare_structs()
         own = settings.cluster
         self.settings = settings
         self.clock = clock

@@ -36,6 +36,7 @@ from jadevectordb.gateway.service.logs import ServerLog, level_of
 from jadevectordb.gateway.service.tracing import UNTRACED, AnyTracing, Tracing
 from jadevectordb.listening import configuration, listen, loop_factory
 from jadevectordb.node.follower import Follower
+from jadevectordb.prepared_structs import prepare_structs
 
 logger = logging.getLogger("jadevectordb.processes")
 
@@ -102,6 +103,7 @@ def main() -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # at a terminal it is the writer's to handle, which then ends this process
+    prepare_structs()
     connection_fd, numbers_fd, text_fd = map(int, sys.argv[1:4])
     connection = socket.socket(fileno=connection_fd)
     connection.setblocking(False)

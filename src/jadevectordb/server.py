@@ -57,6 +57,7 @@ from jadevectordb.gateway.service.telemetry import Telemetry, one_in
 from jadevectordb.gateway.service.tracing import UNTRACED, AnyTracing, Tracing
 from jadevectordb.listening import check_processes, configuration, listen, listen_first, loop_factory
 from jadevectordb.main import RealWorld, open_in
+from jadevectordb.prepared_structs import prepare_structs
 from jadevectordb.processes import Readers
 from jadevectordb.settings.schema import Settings
 from jadevectordb.settings.sources import Known
@@ -79,6 +80,7 @@ class Server:
 
     def __init__(self, known: Known, logs: RecentLogs, add_entry: Callable[[LogEntry], None] | None = None) -> None:
         """add_entry: where log lines of the other processes go; by default only to `logs`."""
+        prepare_structs()
         self.settings: Settings = known.settings
         self._logs = logs
         self._add_entry = logs.add if add_entry is None else add_entry
@@ -107,6 +109,7 @@ class Server:
                 from jadevectordb.gateway.rpc.server import RpcServer
 
                 self.rpc = RpcServer(self.services)
+            prepare_structs()  # what was imported meanwhile, before anybody calls
         except BaseException:
             self.close()
             raise

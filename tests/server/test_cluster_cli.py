@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tests.nemesis.caller import Caller
 
 import jadevectordb as jade
 from jadevectordb.adapters.os_disk import FolderLock
@@ -175,6 +177,38 @@ def test_nodes_that_are_asked_for_one_name_at_the_same_moment_give_it_once(run: 
         (kind, turn) for kind in ("database", "user") for turn in range(3)
     ]
     assert len(same) == 3 and len(set(same)) == 1
+
+
+def test_what_the_first_version_of_rest_writes_and_reads_is_as_sure_as_its_header_says(local: LocalCluster) -> None:
+    node = local.nodes[1]
+    with contextlib.closing(Caller(node.url, "", 30.0)) as caller:
+        login = {"username": "admin", "password": local.admin_password}
+        token = caller.call("POST", "/v1/auth/login", login)["token"]
+
+        def call(level: str, method: str, path: str, body: Any = None) -> Any:
+            headers = {"X-Jade-Consistency": level, "Authorization": f"Bearer {token}"}
+            return caller.call(method, f"/v1/databases/{database}{path}", body, headers)
+
+        database = ""
+        found = caller.call("GET", "/v1/databases", None, {"Authorization": f"Bearer {token}"})["databases"]
+        database = next(one["databaseId"] for one in found if one["name"] == "words")
+        for number, level in enumerate(("quorum", "STRONG", "eventual")):
+            vector = {"id": f"sure-{number}", "values": [1.0] * 8}
+            assert call(level, "POST", "/vectors", vector)["created"] is True
+            assert call(level, "POST", "/vectors/batch", {"vectors": [vector]})["stored"] == 1
+        call("quorum", "PUT", "/vectors/sure-1", {"metadata": {"n": 1}})
+        for level in ("session", "strong", "eventual"):
+            assert call(level, "GET", "/vectors/sure-0")["id"] == "sure-0"
+        for level in ("quorum", "nonsense"):
+            with pytest.raises(jade.JadeError, match=f"Unknown consistency '{level}' for reading: use one of session"):
+                call(level, "GET", "/vectors/sure-0")
+        for level in ("session", "nonsense"):
+            with pytest.raises(jade.JadeError, match=f"Unknown consistency '{level}' for writing: use one of quorum"):
+                call(level, "POST", "/vectors", {"id": "never", "values": [1.0] * 8})
+        with pytest.raises(jade.JadeError, match="write at QUORUM"):
+            call("eventual", "PUT", "/vectors/sure-1", {"metadata": {"n": 2}})
+        for number in range(3):
+            call("strong", "DELETE", f"/vectors/sure-{number}")
 
 
 def test_shards_are_shown_with_their_replicas(run: Run, local: LocalCluster) -> None:

@@ -23,6 +23,7 @@ from jadevectordb.model.limits import (
     CLIENT_CONNECTIONS_MAX,
     CLIENT_NODES_MAX,
 )
+from jadevectordb.prepared_structs import prepare_structs
 
 T = TypeVar("T")
 URL_VARIABLE = "JADEVECTORDB_URL"
@@ -165,6 +166,7 @@ class Core:
     def __init__(
         self, nodes: Nodes, credentials: Credentials, timeouts: Timeouts, retries: Retries, connections_max: int
     ) -> None:
+        prepare_structs()
         if type(connections_max) is not int or not 1 <= connections_max <= CLIENT_CONNECTIONS_MAX:
             raise _invalid(f"connections_max is 1 to {CLIENT_CONNECTIONS_MAX}, got {connections_max!r:.40}.")
         self.nodes = nodes

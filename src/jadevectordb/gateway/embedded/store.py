@@ -37,6 +37,7 @@ from jadevectordb.node.open_database import OpenDatabase
 from jadevectordb.node.snapshot import copy_database
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
+from jadevectordb.prepared_structs import prepare_structs
 from jadevectordb.segment.builder import sync_folder
 
 _PREFIX = "database/"
@@ -64,6 +65,7 @@ class Store:
     """Made by `jadevectordb.open`. Thread-safe. A context manager: leaving it closes everything."""
 
     def __init__(self, path: Path, world: World) -> None:
+        prepare_structs()
         self.path = path
         self._world = world
         self._lock = threading.RLock()

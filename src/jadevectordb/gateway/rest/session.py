@@ -10,6 +10,7 @@ from typing import Any
 
 from jadevectordb.gateway.rest.http import Request
 from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, writing
+from jadevectordb.query.levels import WriteLevel
 
 SESSION = "x-jade-session"
 CONSISTENCY = "x-jade-consistency"
@@ -33,6 +34,15 @@ def writing_of(request: Request) -> Mapping[str, Any]:
     if not consistency:
         return _NOTHING
     return writing(consistency, request.entry, request.headers.get(SESSION, ""))
+
+
+def reading_to_write(request: Request) -> Mapping[str, Any]:
+    """The same for what a write reads first: the header is then about the write, and a strong one begins with a strong read."""
+    headers = request.headers
+    level = writing(headers.get(CONSISTENCY, ""), request.entry).get("consistency", "")
+    given = reading(headers.get(SESSION, ""), level if level == WriteLevel.STRONG else "", request.entry)
+    request.seen = given.get("seen")
+    return given
 
 
 def token_after(request: Request, sequences: Mapping[int, int]) -> str:

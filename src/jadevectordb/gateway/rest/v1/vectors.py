@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.gateway.rest.http import Request, Response, Route, encode, invalid, reply
-from jadevectordb.gateway.rest.session import reading_of, token_after, writing_of
+from jadevectordb.gateway.rest.session import reading_of, reading_to_write, token_after, writing_of
 from jadevectordb.gateway.service.catalog import Entry, has_control
 from jadevectordb.gateway.service.searching import as_lists
 from jadevectordb.gateway.service.services import Services
@@ -94,7 +94,7 @@ def _store(services: Services, request: Request) -> Response:
     vector_id = vector_id_of(fields.get("id"))
     values = values_of(fields["values"], entry)
     metadata = metadata_of(fields.get("metadata"))
-    created = not entry.handle.exists(vector_id, **reading_of(request))
+    created = not entry.handle.exists(vector_id, **reading_to_write(request))
     _written(request, entry.handle.upsert([vector_id], values[None, :], [metadata], **writing_of(request)))
     request.audit_note = vector_id
     answer = {
@@ -126,7 +126,7 @@ def _batch(services: Services, request: Request) -> Response:
         ids.append(vector_id_of(folded.get("id")))
         rows[position] = values_of(folded.get("values"), entry, f"vectors[{position}].values")
         metadata.append(metadata_of(folded.get("metadata")))
-    wanted = reading_of(request)
+    wanted = reading_to_write(request)
     stored = entry.handle.exists(ids, **wanted)
     try:
         result = entry.handle.upsert(ids, rows, metadata, if_version=None if replace else 0, **writing_of(request))
@@ -201,7 +201,7 @@ def _replace(
     entry: Entry, request: Request, vector_id: str, values: npt.NDArray[np.float64] | None, metadata: bytes | None
 ) -> None:
     """Write what is given over what is stored now; again when someone else wrote in between."""
-    wanted, sure = reading_of(request), writing_of(request)
+    wanted, sure = reading_to_write(request), writing_of(request)
     while True:
         item = _present(request, wanted)
         row = item.vector if values is None else values
