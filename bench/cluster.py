@@ -36,7 +36,7 @@ from pathlib import Path
 import numpy as np
 
 import jadevectordb as jade
-from cluster_nodes import Node, Nodes
+from cluster_nodes import Node, Nodes, cpu_of
 
 WIDTH = 128
 
@@ -236,7 +236,38 @@ def idle_cost(nodes: Nodes, seconds: float = 5.0) -> dict[str, float]:
     return {node.name: (nodes.cpu_s(node)[0] - before[node.name]) / seconds for node in nodes.all}
 
 
+def one_server(folder: Path, rows: np.ndarray, queries: np.ndarray) -> float:
+    """CPU seconds a search of a server without a cluster, the search itself included: what a gateway's cost compares with."""
+    command = [sys.executable, "-m", "jadevectordb", "serve", "--data", str(folder), "--port", "0", "--grpc-port", "-1"]
+    process = subprocess.Popen(
+        [*command, "--auth", "open-loopback", "--log-level", "warning"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split("REST ")[1].split()[0]
+        with jade.Client(address, timeout=60) as client:
+            database = client.create_database("search", dimension=WIDTH, shards=1)
+            for at in range(0, len(rows), 1000):
+                some = rows[at : at + 1000]
+                database.upsert([f"v{at + i}" for i in range(len(some))], some)
+            database.wait_indexed(600)
+            for query in queries[:300]:
+                database.search(query, k=10, include=())
+            before = cpu_of(process.pid)
+            for query in queries:
+                database.search(query, k=10, include=())
+            return (cpu_of(process.pid) - before) / len(queries)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def measure_gateway(rows_count: int) -> None:
+    """All CPU of the gateway's process, every thread, user and system, from a request's arrival to its answer, less what it takes idle.
+
+    It holds no replica: no part of it is the shards' own search. REST with a raw body, one search at a time. In the same run a server
+    without a cluster, with as many rows as one shard has, says what REST and one search cost on the machine as it is now.
+    """
     rows, queries = rows_and_queries(rows_count, 2000)
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(Path(folder), 4)
@@ -251,6 +282,7 @@ def measure_gateway(rows_count: int) -> None:
                 client.database("search").wait_indexed(600)
             idle = idle_cost(nodes)
             own, others, times = search_cost(nodes, gateway, ["search"], queries)
+            alone = one_server(Path(folder) / "alone", rows[: rows_count // 4], queries)
         finally:
             nodes.stop()
     mean = sum(times) / len(times)
@@ -258,6 +290,9 @@ def measure_gateway(rows_count: int) -> None:
     own_us = (own - idle[gateway.name] * mean) * 1e6
     print(f"4 shards of {rows_count} rows on 3 nodes through a fourth: {own_us:.0f} us CPU a search in the gateway,")
     print(f"  {others_us:.0f} us in the three others; p50 {statistics.median(times) * 1e3:.2f} ms")
+    print(
+        f"  a server of one shard, its search included: {alone * 1e6:.0f} us; the gateway {own_us / alone / 1e6:.2f} times that"
+    )
 
 
 def measure_workers(rows_each: int) -> None:
