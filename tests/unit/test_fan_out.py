@@ -139,7 +139,15 @@ def test_the_dead_are_not_asked_unless_nobody_else_has_a_shard(world: World) -> 
 
 
 @pytest.mark.parametrize(
-    "code", [ErrorCode.STALE_MAP, ErrorCode.UNAVAILABLE, ErrorCode.CORRUPT, ErrorCode.INTERNAL_ERROR, ErrorCode.CLOSED]
+    "code",
+    [
+        ErrorCode.STALE_MAP,
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.CORRUPT,
+        ErrorCode.INTERNAL_ERROR,
+        ErrorCode.CLOSED,
+        ErrorCode.NOT_IMPLEMENTED,
+    ],
 )
 def test_another_replica_is_asked_after_an_error_of_one(world: World, code: ErrorCode) -> None:
     world.nodes["b"].behave = refusing(code)

@@ -131,7 +131,8 @@ class _AnsweringConnection(FramedConnection):
         decoder = _DECODERS.get(code)
         if decoder is None:
             raise JadeError(
-                ErrorCode.NOT_IMPLEMENTED, f"node {node} does not know calls of type {code}: it runs another release"
+                ErrorCode.NOT_IMPLEMENTED,
+                f"node {node} does not know calls of type {code}: it runs an older version, update it",
             )
         try:
             return decoder(payload)

@@ -19,6 +19,7 @@ ELSEWHERE = frozenset(
     {
         ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.STALE_MAP, ErrorCode.CLOSED, ErrorCode.CORRUPT,
         ErrorCode.LOG_TRUNCATED, ErrorCode.IO_ERROR, ErrorCode.LOCKED, ErrorCode.INTERNAL_ERROR, ErrorCode.CANCELLED,
+        ErrorCode.NOT_IMPLEMENTED,  # by a node of an older version, while nodes are being updated
     }
 )  # fmt: skip
 
