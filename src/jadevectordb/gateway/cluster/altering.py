@@ -80,7 +80,8 @@ def alter(
                 metadata.compare_and_set(key, record.value, revision)
                 _await_known(mirror, placed)
                 database.reconfigure(placed)
-            raise
+                raise
+            raise _changed_all_the_same(database, error) from error
     if wanted.schema.texts != old.schema.texts and wanted.schema.texts:
         _await_counted(database, clock)
 
@@ -119,9 +120,18 @@ def _await_counted(database: ClusterDatabase, clock: Clock) -> None:
             database.words.count(_ANY_WORD, database.wanted(str(ReadLevel.EVENTUAL), timeout=1.0))
         except JadeError as error:
             if not error.retryable or clock.monotonic_s() > until_s:
-                raise
+                raise _changed_all_the_same(database, error) from error
         else:
             return
+
+
+def _changed_all_the_same(database: ClusterDatabase, error: JadeError) -> JadeError:
+    return JadeError(
+        ErrorCode.TIMEOUT,
+        f"Database {database.name!r} is configured as wanted, but not all of its shards could be asked whether they are through with "
+        f"it: {error.message}",
+        details={**error.details, "changed": True},
+    )
 
 
 def _not_yet(what: str) -> JadeError:
