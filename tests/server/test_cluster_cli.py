@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +213,43 @@ def test_what_the_first_version_of_rest_writes_and_reads_is_as_sure_as_its_heade
             call("eventual", "PUT", "/vectors/sure-1", {"metadata": {"n": 2}})
         for number in range(3):
             call("strong", "DELETE", f"/vectors/sure-{number}")
+
+
+def metrics_of(local: LocalCluster) -> str:
+    login = base64.b64encode(f"admin:{local.admin_password}".encode()).decode()
+    request = urllib.request.Request(local.nodes[0].url + "/metrics", headers={"Authorization": f"Basic {login}"})
+    with urllib.request.urlopen(request, timeout=20) as shown:
+        return str(shown.read(), "utf-8")
+
+
+def test_conflicts_are_listed_by_every_door(run: Run, local: LocalCluster) -> None:
+    """Two nodes are told to write one vector at the same moment until they did not know of each other."""
+    row = np.ones((1, 4), np.float32)
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(jade.Client(node.url, user="admin", password=local.admin_password, timeout=60.0))
+            for node in local.nodes[:2]
+        ]
+        made = clients[0].create_database("contended", 4, shards=1)
+        assert answer(run("conflicts", made.id, "--format", "json")) == {"found": 0, "superseded": 0, "conflicts": []}
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        handles = [client.database("contended") for client in clients]
+        for number in range(500):
+            writes = [pool.submit(one.upsert, ["x"], row, consistency="eventual") for one in handles]
+            assert [write.result().count for write in writes] == [1, 1]
+            if number % 10 == 9 and (told := handles[1].conflicts()).found:
+                break
+        else:
+            pytest.fail("1000 writes of one vector by two nodes at once were all seen by each other")
+        newest = told.conflicts[0]
+        assert newest.id == "x" and newest.concurrent and newest.shard == 0 and newest.winner in ("late", "stood")
+        assert {newest.late.node, newest.stood.node} == {"n1", "n2"} and newest.late.request_id
+        with pytest.raises(jade.JadeError):
+            handles[0].upsert(["x"], row, consistency="sometimes")
+        assert "conflicts found" in run("conflicts", made.id).stdout
+        metrics = metrics_of(local)
+    assert f'jadevectordb_eventual_lag_seconds_count{{database="{made.id}"}}' in metrics
+    assert f'jadevectordb_eventual_conflicts_total{{database="{made.id}",shard="0"}}' in metrics
 
 
 def test_shards_are_shown_with_their_replicas(run: Run, local: LocalCluster) -> None:
