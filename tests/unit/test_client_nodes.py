@@ -90,6 +90,25 @@ def test_the_map_is_asked_for_when_an_answer_names_a_newer_one() -> None:
         assert not nodes.wants_map(1000.0)
 
 
+def test_the_last_living_node_of_a_cluster_is_no_single_server() -> None:
+    """All of a cluster die one after the other: who saw the others die waits for any to come back, as long as his call may take."""
+    nodes = Nodes((A,), 0.0)
+    assert nodes.tries == 1  # nothing is known of a cluster
+    nodes.learn(ClusterNodes(True, 7, [_Node("http://h1:1"), _Node("http://h2:1", False), _Node("http://h3:1", False)]))
+    assert nodes.known == (A,) and nodes.tries == 2
+    now_s, attempt, tried = 0.0, 0, []
+    while now_s < 19.0:
+        attempt += 1
+        tried.append(nodes.choose(now_s))
+        nodes.failed(tried[-1], GONE, now_s)
+        pause_s = Retries().pause_s(call(), GONE, attempt, 20.0 - now_s, 1.0, nodes.tries)
+        assert pause_s is not None and pause_s <= 1.0
+        now_s += pause_s + 0.01
+    assert tried[:3] == [A, B, C] and {A, B, C} == set(tried[-3:])
+    nodes.answered(C, Answer(200, {}, b""))
+    assert nodes.choose(now_s) == C
+
+
 def test_what_is_learnt_is_no_way_down_from_tls_nor_around_a_proxy() -> None:
     for url in ("https://h1", "http://h1/base"):
         nodes = Nodes((Address.of(url),), 0.0)
@@ -162,6 +181,7 @@ class Node:
             start_new_session=True,
         )
         self.url = ""
+        self.map_file = map_file
 
     def ready(self) -> None:
         assert self.process.stdout is not None
@@ -200,6 +220,17 @@ def test_one_url_is_enough_to_survive_the_death_of_its_node(three: list[Node]) -
         assert client.info().version
         answered = client.call("GET", "/v2/cluster/map")
         assert answered["is_cluster"] and [node["rest"] for node in answered["nodes"]] == [n.url for n in three]
+
+
+def test_one_that_was_called_dead_is_found_when_it_is_the_only_one_left(three: list[Node]) -> None:
+    map_file = three[0].map_file
+    write_map(map_file, 3, [("n1", three[0].url, True), ("n2", three[1].url, False), ("n3", three[2].url, False)])
+    with jade.Client(three[0].url, timeout=20.0) as client:
+        assert client.info().version
+        assert client.call("GET", "/v2/cluster/map")["version"] == 3
+        three[0].kill()
+        three[1].kill()
+        assert client.info().version
 
 
 def test_threads_notice_nothing_of_nodes_that_die(three: list[Node]) -> None:

@@ -48,6 +48,8 @@ class Nodes:
         self.given = given
         self.known = given  # given ones first, then learnt ones
         self._current = given[min(int(chance * len(given)), len(given) - 1)]
+        self._away: tuple[Address, ...] = ()  # what the cluster called dead: tried when nobody else is left
+        self._is_cluster = False
         self._resting: dict[Address, tuple[float, int]] = {}  # until when, and how often it failed in a row
         self._version = -1  # of the map that `known` is of
         self._seen = -1  # the newest that an answer named
@@ -57,6 +59,14 @@ class Nodes:
     def count(self) -> int:
         return len(self.known)
 
+    @property
+    def tries(self) -> int:
+        """How many nodes a call may go to one after the other, 1 = there is one server and no other.
+
+        Of a cluster more than one, even while one alone lives: others come back.
+        """
+        return max(self.count, 2) if self._is_cluster else self.count
+
     def choose(self, now_s: float) -> Address:
         """Where the next call goes."""
         current = self._current
@@ -65,8 +75,10 @@ class Nodes:
         known = self.known
         start = known.index(current) if current in known else 0
         ring = known[start:] + known[:start]
-        # When all rest, the one that has rested longest
-        chosen = next((a for a in ring if self._rested(a, now_s)), None) or min(ring, key=self._rests_until)
+        # When all rest, the one that has rested longest, one that was dead included
+        chosen = next((a for a in ring if self._rested(a, now_s)), None) or min(
+            (*self._away, *ring), key=self._rests_until
+        )
         self._current = chosen
         return chosen
 
@@ -79,7 +91,7 @@ class Nodes:
 
     def failed(self, address: Address, error: JadeError, now_s: float) -> None:
         """A call to this node failed; it rests if that is the node's fault."""
-        if self.count > 1 and is_nodes_fault(error):
+        if self.tries > 1 and is_nodes_fault(error):
             times = self._resting.get(address, (0.0, 0))[1]
             self._resting[address] = (now_s + min(_REST_S_MAX, _REST_S * 2 ** min(times, 10)), times + 1)
 
@@ -102,10 +114,11 @@ class Nodes:
         """Take in the map. The result: addresses that are no nodes any more."""
         if not told.is_cluster or told.version < self._version:
             return []
-        learnt = [
-            address for node in told.nodes[:CLIENT_NODES_MAX] if node.alive and (address := self._usable(node.rest))
-        ]
+        found = [(node, address) for node in told.nodes[:CLIENT_NODES_MAX] if (address := self._usable(node.rest))]
+        learnt = [address for node, address in found if node.alive]
         before, self.known = self.known, tuple(dict.fromkeys((*self.given, *learnt)))
+        self._away = tuple(dict.fromkeys(address for _, address in found if address not in self.known))
+        self._is_cluster = True
         self._version = told.version
         self._seen = max(self._seen, told.version)
         gone = [address for address in before if address not in self.known]
@@ -125,12 +138,12 @@ class Nodes:
     def until(self, call: Call[object], now_s: float, deadline: float) -> float:
         """How long one node may take for a try: where others can answer, half of what is left, so that they get a chance."""
         left = deadline - now_s
-        if self.count == 1 or not call.repeatable:
+        if self.tries == 1 or not call.repeatable:
             return deadline
         return now_s + min(left, max(left / 2, _SHARE_S_MIN, call.wait_s + _SHARE_S_MIN))
 
     def connect_s(self, usual: float) -> float:
-        return usual if self.count == 1 else min(usual, _CONNECT_S_MAX)
+        return usual if self.tries == 1 else min(usual, _CONNECT_S_MAX)
 
 
 def is_nodes_fault(error: JadeError) -> bool:

@@ -186,7 +186,7 @@ class Client:
                     again = True
                     continue
                 left_s = deadline - time.monotonic()
-                pause_s = self._core.retries.pause_s(call, error, attempt, left_s, drawn(), self._core.nodes.count)
+                pause_s = self._core.retries.pause_s(call, error, attempt, left_s, drawn(), self._core.nodes.tries)
                 if pause_s is None:
                     raise
             time.sleep(pause_s)
