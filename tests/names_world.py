@@ -12,6 +12,7 @@ from jadevectordb.gateway.access.keys import Keys
 from jadevectordb.gateway.access.passwords import Passwords
 from jadevectordb.gateway.access.sessions import Sessions
 from jadevectordb.ports.metadata_store import MetadataStore, OnChange, Record, Watch
+from jadevectordb.prepared_structs import prepare_structs
 from tests.access_world import CHEAP, MovedClock
 
 PENDING_S = 0.1
@@ -77,6 +78,7 @@ def die() -> None:
 
 def gateway(store: MetadataStore, clock: MovedClock | None = None) -> Accounts:
     """The accounts as one gateway has them."""
+    prepare_structs()
     clock = clock or MovedClock()
     random = secrets.token_bytes
     sessions, keys = Sessions(store, clock, random, _HOUR_MS), Keys(store, clock, random)

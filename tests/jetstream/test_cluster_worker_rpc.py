@@ -110,7 +110,7 @@ def test_what_a_node_does_not_hold_it_refuses(database: ClusterDatabase, callers
     held = {"database": "d", "shard": min(shards_on(callers, "n1"))}
     none = callers["n1"].fails("WorkerService/SearchShard", shard={**held, "shard": 9}, vector=query)
     assert none.code == "INVALID_ARGUMENT"
-    late = callers["n1"].fails("WorkerService/SearchShard", timeout=3, shard=held, vector=query, watermark_min=10**9)
+    late = callers["n1"].fails("WorkerService/SearchShard", timeout=1, shard=held, vector=query, watermark_min=10**9)
     assert late.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
     for rpc in ("AssignShard", "RemoveShard"):
         refused = callers["n1"].fails(f"WorkerService/{rpc}", shard=held, map_version=1, term=1)
