@@ -228,3 +228,26 @@ def test_no_reader_goes_back_whichever_nodes_it_asks(
         for other in others:
             other.close()
     assert not errors
+
+
+def test_the_client_reads_at_every_level_and_says_which_there_are(client: jade.Client, database: Any) -> None:
+    for level in ("", "session", "strong", "eventual"):
+        assert database.count(consistency=level) <= len(IDS)
+        assert len(database.search(ROWS[0], k=5, consistency=level, allow_partial=True)) <= 5
+    for level in ("session", "strong"):  # what this client wrote is there
+        found = database.search(ROWS[3], k=1, consistency=level, allow_partial=True)
+        assert found.ids == ["v3"] and found.missing_shards == ()
+        assert database.search(ROWS[3], k=1, filter={"n": 3}, explain=True, consistency=level).ids == ["v3"]
+        assert [hits.ids for hits in database.search_batch(ROWS[:2], k=1, consistency=level)] == [["v0"], ["v1"]]
+        assert database.get(IDS, consistency=level)[4].metadata == {"n": 4}
+        assert database.exists("v5", consistency=level)
+        assert database.count({"n": 7}, consistency=level) == 1
+        assert len(database.scroll(100, consistency=level).items) == len(IDS)
+    for read in (
+        lambda: database.search(ROWS[0], consistency="quorum"),
+        lambda: database.search_batch(ROWS, consistency="all"),
+        lambda: database.get("v1", consistency="STRONG"),
+    ):
+        with pytest.raises(jade.JadeError, match="session, strong or eventual") as caught:
+            read()
+        assert caught.value.code is jade.ErrorCode.INVALID_ARGUMENT

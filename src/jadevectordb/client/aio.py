@@ -288,26 +288,28 @@ class AsyncDatabase:
     describe = _run_soon(DatabaseCalls.describe)
 
     @overload
-    async def get(self, ids: str, include: Include = EVERYTHING) -> Item | None: ...  # type: ignore[overload-overlap]
+    async def get(self, ids: str, include: Include = ..., consistency: str = ...) -> Item | None: ...  # type: ignore[overload-overlap]
     @overload
-    async def get(self, ids: Iterable[str], include: Include = EVERYTHING) -> list[Item | None]: ...
-    async def get(self, ids: str | Iterable[str], include: Include = EVERYTHING) -> Item | list[Item | None] | None:
+    async def get(self, ids: Iterable[str], include: Include = ..., consistency: str = ...) -> list[Item | None]: ...
+    async def get(
+        self, ids: str | Iterable[str], include: Include = EVERYTHING, consistency: str = ""
+    ) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
         if isinstance(ids, str):
-            return (await self._run(self._calls.get([ids], include)))[0]
+            return (await self._run(self._calls.get([ids], include, consistency)))[0]
         names = list(ids)
-        return await self._run(self._calls.get(names, include)) if names else []
+        return await self._run(self._calls.get(names, include, consistency)) if names else []
 
     @overload
-    async def exists(self, ids: str) -> bool: ...  # type: ignore[overload-overlap]
+    async def exists(self, ids: str, consistency: str = ...) -> bool: ...  # type: ignore[overload-overlap]
     @overload
-    async def exists(self, ids: Iterable[str]) -> list[bool]: ...
-    async def exists(self, ids: str | Iterable[str]) -> bool | list[bool]:
+    async def exists(self, ids: Iterable[str], consistency: str = ...) -> list[bool]: ...
+    async def exists(self, ids: str | Iterable[str], consistency: str = "") -> bool | list[bool]:
         """Whether each id is stored."""
         if isinstance(ids, str):
-            return (await self._run(self._calls.exists([ids])))[0]
+            return (await self._run(self._calls.exists([ids], consistency)))[0]
         names = list(ids)
-        return await self._run(self._calls.exists(names)) if names else []
+        return await self._run(self._calls.exists(names, consistency)) if names else []
 
     async def items(self, filter: FilterLike = None, include: Include = EVERYTHING) -> AsyncIterator[Item]:
         """Every item that matches, by scrolling."""

@@ -61,6 +61,7 @@ _METADATA = ("metadata",)
 class _HitsAnswer(msgspec.Struct):
     hits: list[Hit]
     explanation: Explanation | None = None
+    missing_shards: tuple[int, ...] = ()
 
 
 class _BatchAnswer(msgspec.Struct):
@@ -86,7 +87,8 @@ _read_page = msgspec.json.Decoder(Page).decode
 _read_exists = msgspec.json.Decoder(_ExistsAnswer).decode
 _read_count = msgspec.json.Decoder(_CountAnswer).decode
 _read_write = read_as(WriteResult)
-_CONSISTENCIES = ("", "quorum", "strong", "eventual")
+_WRITE_LEVELS = ("", "quorum", "strong", "eventual")
+_READ_LEVELS = ("", "session", "strong", "eventual")
 _read_stats = read_as(Stats)
 _read_conflicts = read_as(Conflicts)
 _read_info = read_as(DatabaseInfo)
@@ -188,8 +190,8 @@ class DatabaseCalls:
     def _write(
         self, path: str, body: tuple[bytes | memoryview, ...], content_type: str, consistency: str
     ) -> Call[WriteResult]:
-        if consistency not in _CONSISTENCIES:
-            raise invalid(f"consistency must be quorum, strong or eventual, got {consistency!r:.80}.")
+        if consistency not in _WRITE_LEVELS:
+            raise invalid(f"consistency of a write must be quorum, strong or eventual, got {consistency!r:.80}.")
         return Call(
             "POST", self._path + path, _read_write,
             body=body, content_type=content_type, database=self.key, consistency=consistency,
@@ -205,8 +207,8 @@ class DatabaseCalls:
 
     # Reading by id
 
-    def get(self, ids: Iterable[str], include: Include = EVERYTHING) -> Call[list[Item | None]]:
-        """One item an id, None where there is none. include: of metadata, vector, what to send along."""
+    def get(self, ids: Iterable[str], include: Include = EVERYTHING, consistency: str = "") -> Call[list[Item | None]]:
+        """One item an id, None where there is none. include: of metadata, vector, what to send along. consistency: see `search`."""
         names = names_of(ids)
         body = {"ids": names, "include": parts_of(include)}
 
@@ -218,18 +220,24 @@ class DatabaseCalls:
             self._attach([item for item in items if item is not None], rows)
             return items
 
-        return self._read("/vectors/get", body, read, "vector" in include)
+        return self._read("/vectors/get", body, read, consistency, "vector" in include)
 
-    def exists(self, ids: Iterable[str]) -> Call[list[bool]]:
+    def exists(self, ids: Iterable[str], consistency: str = "") -> Call[list[bool]]:
         """Whether each id is stored."""
-        return self._read("/vectors/exists", {"ids": names_of(ids)}, lambda answer: _read_exists(answer).exists)
+        body = {"ids": names_of(ids)}
+        return self._read("/vectors/exists", body, lambda answer: _read_exists(answer).exists, consistency)
 
-    def count(self, filter: FilterLike = None) -> Call[int]:
+    def count(self, filter: FilterLike = None, consistency: str = "") -> Call[int]:
         """Exactly how many vectors there are, or match."""
-        return self._read("/count", with_filter({}, filter), lambda answer: _read_count(answer).count)
+        return self._read("/count", with_filter({}, filter), lambda answer: _read_count(answer).count, consistency)
 
     def scroll(
-        self, limit: int = 1000, cursor: str | None = None, filter: FilterLike = None, include: Include = EVERYTHING
+        self,
+        limit: int = 1000,
+        cursor: str | None = None,
+        filter: FilterLike = None,
+        include: Include = EVERYTHING,
+        consistency: str = "",
     ) -> Call[Page]:
         """All vectors, a page at a time. The order is fixed by the ids alone, so pages never overlap and never skip a vector
         that is there throughout, whatever is written meanwhile.
@@ -246,7 +254,7 @@ class DatabaseCalls:
             self._attach(page.items, rows)
             return page
 
-        return self._read("/vectors/scroll", body, read, "vector" in include)
+        return self._read("/vectors/scroll", body, read, consistency, "vector" in include)
 
     # Searching
 
@@ -271,6 +279,8 @@ class DatabaseCalls:
         group_size: int = 1,
         explain: bool = False,
         include: Include = _METADATA,
+        consistency: str = "",
+        allow_partial: bool = False,
     ) -> Call[Hits]:
         """The k stored vectors most like `vector` (or like the one stored under `id`, itself left out), best first.
 
@@ -281,6 +291,10 @@ class DatabaseCalls:
         (k=None: all of them). group_by: at most group_size hits for each value of that metadata field, k groups. exact,
         nprobe, candidates, ef_search: for experts, instead of recall. explain: the result's `explanation` says what was
         done. include: of metadata, vector, version, what to send along with each hit. Equal scores are ordered by id.
+
+        Of a cluster: consistency: session (its default: what this client wrote or was shown is seen), strong (everything
+        acknowledged before it began) or eventual; a single node has but one. allow_partial: rather than fail, leave out shards that
+        nobody answers for; the result's `missing_shards` names them.
         """
         has_vectors = include is not _METADATA and "vector" in include
         simple = (
@@ -297,7 +311,11 @@ class DatabaseCalls:
             target += f"&include={','.join(parts_of(include))}"
         if simple and (exact or nprobe is not None or candidates is not None or ef_search is not None):
             target += effort_text(exact, nprobe, candidates, ef_search)
+        if simple and allow_partial:
+            target += "&allow_partial=true"
         if simple and len(target) <= CLIENT_TARGET_LENGTH_MAX:
+            if consistency not in _READ_LEVELS:
+                raise _no_level(consistency)
             query = query_of(vector, self.dimension, self.metric)  # type: ignore[arg-type]  # not None: simple
             return Call(
                 "POST",
@@ -307,6 +325,7 @@ class DatabaseCalls:
                 content_type=RAW,
                 accept=RAW if has_vectors else "",
                 database=self.key,
+                consistency=consistency,
             )
         body = with_filter({"recall": number(recall, "recall"), "include": parts_of(include)}, filter)
         if vector is not None:
@@ -317,9 +336,9 @@ class DatabaseCalls:
         body |= given(id=id, text=text, threshold=threshold, max_distance=max_distance, group_by=group_by)
         body |= given(nprobe=nprobe, candidates=candidates, ef_search=ef_search)
         body |= unusual(fusion=(fusion, "rrf"), alpha=(alpha, 0.5), group_size=(group_size, 1))
-        body |= unusual(exact=(exact, False), explain=(explain, False))
+        body |= unusual(exact=(exact, False), explain=(explain, False), allow_partial=(allow_partial, False))
         read = self._read_hits_with_vectors if has_vectors else _hits
-        return self._read("/search", body, read if k is not None else _all_of(read), has_vectors)
+        return self._read("/search", body, read if k is not None else _all_of(read), consistency, has_vectors)
 
     def search_batch(
         self,
@@ -329,8 +348,9 @@ class DatabaseCalls:
         filter: FilterLike = None,
         recall: float = 0.95,
         include: Include = _METADATA,
+        consistency: str = "",
     ) -> Call[list[Hits]]:
-        """`search` for each row of vectors (m, dimension), all over the same view of the data."""
+        """`search` for each row of vectors (m, dimension), all over the same view of the data on a single node."""
         rows = rows_of(vectors, self.dimension, self.metric)
         has_vectors = "vector" in include
         target = f"{self._path}/search/batch?k={integer(k, 'k')}&recall={number(recall, 'recall')}"
@@ -347,9 +367,14 @@ class DatabaseCalls:
         accept = RAW if has_vectors else ""
         if len(target) > CLIENT_TARGET_LENGTH_MAX:
             body = with_filter({"k": k, "recall": recall, "include": parts_of(include)}, filter)
-            return self._read("/search/batch", {**body, "vectors": rows.tolist()}, read, has_vectors)
+            return self._read("/search/batch", {**body, "vectors": rows.tolist()}, read, consistency, has_vectors)
+        if consistency not in _READ_LEVELS:
+            raise _no_level(consistency)
         raw = (rows.reshape(-1).data.cast("B") if rows.size else b"",)
-        return Call("POST", target, read, body=raw, content_type=RAW, accept=accept, database=self.key)
+        return Call(
+            "POST", target, read,
+            body=raw, content_type=RAW, accept=accept, database=self.key, consistency=consistency,
+        )  # fmt: skip
 
     # Looking after it
 
@@ -371,10 +396,19 @@ class DatabaseCalls:
         return Call("POST", f"{self._path}/{what}", _nothing, body=body, database=self.key, wait_s=step_s)
 
     def _read(
-        self, path: str, body: Mapping[str, Any], read: Callable[[bytes | bytearray], T], raw: bool = False
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[bytes | bytearray], T],
+        consistency: str,
+        raw: bool = False,
     ) -> Call[T]:
-        pieces = (encoded(body),)
-        return Call("POST", self._path + path, read, body=pieces, accept=RAW if raw else "", database=self.key)
+        if consistency not in _READ_LEVELS:
+            raise _no_level(consistency)
+        return Call(
+            "POST", self._path + path, read,
+            body=(encoded(body),), accept=RAW if raw else "", database=self.key, consistency=consistency,
+        )  # fmt: skip
 
     def _read_hits_with_vectors(self, answer: bytes | bytearray) -> Hits:
         header, rows = unframed(answer, self.dimension)
@@ -390,9 +424,13 @@ class DatabaseCalls:
         attach_vectors(items, rows, self._is_bits)
 
 
+def _no_level(consistency: object) -> JadeError:
+    return invalid(f"consistency of a read must be session, strong or eventual, got {consistency!r:.80}.")
+
+
 def _hits(answer: bytes | bytearray) -> Hits:
     found = _read_hits(answer)
-    return Hits(found.hits, found.explanation)
+    return Hits(found.hits, found.explanation, found.missing_shards)
 
 
 def _all_of(read: Callable[[bytes | bytearray], Hits]) -> Callable[[bytes | bytearray], Hits]:

@@ -310,26 +310,28 @@ class Database:
     describe = _run_now(DatabaseCalls.describe)
 
     @overload
-    def get(self, ids: str, include: Include = EVERYTHING) -> Item | None: ...  # type: ignore[overload-overlap]
+    def get(self, ids: str, include: Include = ..., consistency: str = ...) -> Item | None: ...  # type: ignore[overload-overlap]
     @overload
-    def get(self, ids: Iterable[str], include: Include = EVERYTHING) -> list[Item | None]: ...
-    def get(self, ids: str | Iterable[str], include: Include = EVERYTHING) -> Item | list[Item | None] | None:
+    def get(self, ids: Iterable[str], include: Include = ..., consistency: str = ...) -> list[Item | None]: ...
+    def get(
+        self, ids: str | Iterable[str], include: Include = EVERYTHING, consistency: str = ""
+    ) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given. include: of metadata, vector."""
         if isinstance(ids, str):
-            return self._run(self._calls.get([ids], include))[0]
+            return self._run(self._calls.get([ids], include, consistency))[0]
         names = list(ids)
-        return self._run(self._calls.get(names, include)) if names else []
+        return self._run(self._calls.get(names, include, consistency)) if names else []
 
     @overload
-    def exists(self, ids: str) -> bool: ...  # type: ignore[overload-overlap]
+    def exists(self, ids: str, consistency: str = ...) -> bool: ...  # type: ignore[overload-overlap]
     @overload
-    def exists(self, ids: Iterable[str]) -> list[bool]: ...
-    def exists(self, ids: str | Iterable[str]) -> bool | list[bool]:
+    def exists(self, ids: Iterable[str], consistency: str = ...) -> list[bool]: ...
+    def exists(self, ids: str | Iterable[str], consistency: str = "") -> bool | list[bool]:
         """Whether each id is stored."""
         if isinstance(ids, str):
-            return self._run(self._calls.exists([ids]))[0]
+            return self._run(self._calls.exists([ids], consistency))[0]
         names = list(ids)
-        return self._run(self._calls.exists(names)) if names else []
+        return self._run(self._calls.exists(names, consistency)) if names else []
 
     def items(self, filter: FilterLike = None, include: Include = EVERYTHING) -> Iterator[Item]:
         """Every item that matches, by scrolling."""

@@ -83,13 +83,19 @@ class Hit(Item, kw_only=True, eq=False):
 
 
 class Hits(list[Hit]):
-    """Hits, best first. explanation: what the search did, when it was asked to say (`explain=True`)."""
+    """Hits, best first. explanation: what the search did, when it was asked to say (`explain=True`).
 
-    __slots__ = ("explanation",)
+    missing_shards: those of a cluster that nobody answered for, of a search with `allow_partial`.
+    """
 
-    def __init__(self, hits: Any = (), explanation: Explanation | None = None) -> None:
+    __slots__ = ("explanation", "missing_shards")
+
+    def __init__(
+        self, hits: Any = (), explanation: Explanation | None = None, missing_shards: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(hits)
         self.explanation = explanation
+        self.missing_shards = missing_shards
 
     @property
     def ids(self) -> list[str]:
