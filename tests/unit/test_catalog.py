@@ -309,3 +309,13 @@ def test_a_creation_whose_name_was_given_to_another_leaves_nothing(tmp_path: Pat
             two_catalogs(built)[0].drop(made)
             if steps.changes <= at:
                 return
+
+
+def test_a_database_whose_maker_died_at_the_last_step_is_whole_after_a_restart(tmp_path: Path) -> None:
+    with services(tmp_path) as built:
+        entry, _ = built.catalog.create_unique("whole", 2, SOMEBODY)
+        half = msgspec.structs.replace(entry.record, claiming="whole", is_new=True)
+        assert built.metadata.compare_and_set(f"database/{entry.id}", msgspec.json.encode(half), entry.revision)
+    with services(tmp_path) as built:
+        again, was_made = built.catalog.create_unique("whole", 2, SOMEBODY, exist_ok=True)
+        assert not was_made and again.record == entry.record

@@ -70,6 +70,9 @@ class Catalog(Directory):
                 record = DatabaseRecord(id=name, name=name, created_ms=created, updated_ms=created)
             else:
                 record, revision = msgspec.json.decode(stored.value, type=DatabaseRecord), stored.revision
+                if record.is_new:  # a crash between the last two steps of creating it
+                    with contextlib.suppress(JadeError):
+                        record, revision = self._names.settle(name)
             try:
                 entries[name] = Entry(record, self._store.database(name), revision)
             except JadeError as error:
@@ -119,7 +122,12 @@ class Catalog(Directory):
                     continue
                 wait_s = None
                 for database_id in gone:
-                    self._tell_dropped(database_id)
+                    try:
+                        self._tell_dropped(database_id)
+                    except (
+                        JadeError
+                    ) as error:  # of what is left of it in the metadata store, which is away: following goes on
+                        logger.warning("what belonged to the dropped database %s stays: %s", database_id, error)
 
     def _catch_up(self) -> list[str]:
         """Hold what there is now; ids of those that went. Raises UNAVAILABLE, CLOSED."""
@@ -195,7 +203,12 @@ class Catalog(Directory):
         def attempt(*, is_last: bool) -> tuple[Entry, bool]:
             with self._lock:
                 existing = self._existing(name, principal, wanted) if exist_ok else None
-                if existing is not None and (is_last or not existing.record.is_new):
+                if (
+                    existing is not None and existing.record.is_new and is_last
+                ):  # who made it died before he could say so
+                    self._names.settle(existing.id)
+                    return existing, False
+                if existing is not None and not existing.record.is_new:
                     return existing, False
                 if existing is not None:
                     raise made_elsewhere(name)
