@@ -33,6 +33,7 @@ from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.metadata_store import MetadataStore, Record
 from jadevectordb.topology.cluster_map import LEASE_KEY, MAP_KEY, ClusterMap
 from jadevectordb.topology.placed import placed_key
+from jadevectordb.topology.sharding import logs_of
 
 logger = logging.getLogger("jadevectordb.control")
 
@@ -211,7 +212,8 @@ class MasterLoop:
         self._tried = {name: at_s for name, at_s in self._tried.items() if name in new}
         name = min(new, key=lambda name: (self._tried.get(name, float("-inf")), name))
         self._tried[name] = self._clock.monotonic_s()
-        shards = observed.placed[name].config.shards
+        placed = observed.placed[name]
+        shards = logs_of(placed.sharding, placed.config.shards)
         try:
             self._logs.create(name, shards)
         except JadeError as error:

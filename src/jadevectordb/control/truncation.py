@@ -12,6 +12,7 @@ from typing import Final
 
 from jadevectordb.control.observe import Observed
 from jadevectordb.topology.cluster_map import ReplicaRecord, ReplicaState, ShardRecord
+from jadevectordb.topology.sharding import shares_one_log
 
 RETAINED_ENTRIES: Final = 10_000
 HOLD_DEAD_S: Final = 3600.0
@@ -26,7 +27,7 @@ def may_truncate(
     hold_dead_s: float = HOLD_DEAD_S,
     holds: Mapping[tuple[str, int], int] = NO_HOLDS,
 ) -> dict[str, dict[int, int]]:
-    """By database and shard, the sequence up to which (inclusive) the log is needed no more; shards that keep all are left out.
+    """By database and log, the sequence up to which (inclusive) it is needed no more; logs that keep all are left out.
 
     holds: by (database, shard), entries after this sequence are needed by something else.
     """
@@ -44,7 +45,21 @@ def may_truncate(
             up_to = min(*needed, holds.get((name, shard.number), needed[0])) - retained
             if up_to > 0:
                 result.setdefault(name, {})[shard.number] = up_to
-    return result
+    return {
+        name: logs
+        for name, by_shard in result.items()
+        if (logs := _by_log(observed, name, by_shard, len(observed.map.databases[name].shards)))
+    }
+
+
+def _by_log(observed: Observed, name: str, by_shard: dict[int, int], shards: int) -> dict[int, int]:
+    """By log: one that feeds several shards goes as far as all of them allow."""
+    placed = observed.placed.get(name)
+    if placed is None:
+        return {}  # being dropped, or not heard of yet: which logs it has is not known here
+    if not shares_one_log(placed.sharding):
+        return by_shard
+    return {0: min(by_shard.values())} if len(by_shard) == shards else {}
 
 
 def _given_up(observed: Observed, shard: ShardRecord, replica: ReplicaRecord, hold_dead_s: float) -> bool:

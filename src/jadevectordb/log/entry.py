@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sized
-from typing import Any, NoReturn, TypeAlias, assert_never
+from typing import Annotated, Any, NoReturn, TypeAlias, assert_never
 
 import msgspec
 import numpy as np
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import HybridTime, NodeId, RequestId, VectorId
+from jadevectordb.model.limits import SHARDS_MAX
 from jadevectordb.model.operations import (
     Barrier,
     Delete,
@@ -32,6 +33,7 @@ from jadevectordb.model.operations import (
     Entry,
     EntryKind,
     Operation,
+    PlacedWrite,
     Rows,
     Seal,
     Update,
@@ -45,6 +47,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 _PREFIX = struct.Struct("<BBBxIII")  # format version, kind, dtype, unused, width, rows, header bytes
 _SEEN = struct.Struct("<Q")
 _NO_VECTORS = 0
+_WITH_VECTORS = (EntryKind.WRITE, EntryKind.PLACED_WRITE)
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("u1")}  # numbers are on disk: never reuse one
 
 
@@ -60,6 +63,12 @@ class _WriteHeader(_Header, gc=False):
     ids: list[VectorId]
     metadata: list[bytes]
     if_version: list[int] | None
+
+
+class _PlacedWriteHeader(_Header, gc=False):
+    ids: list[VectorId]
+    metadata: list[bytes]
+    places: list[Annotated[int, msgspec.Meta(ge=0, lt=SHARDS_MAX)]]
 
 
 class _DeleteHeader(_Header, gc=False):
@@ -84,6 +93,7 @@ class _SealHeader(_Header, gc=False):
 
 _ENCODER = msgspec.msgpack.Encoder()
 _WRITE = msgspec.msgpack.Decoder(_WriteHeader)
+_PLACED_WRITE = msgspec.msgpack.Decoder(_PlacedWriteHeader)
 _DELETE = msgspec.msgpack.Decoder(_DeleteHeader)
 _UPDATE = msgspec.msgpack.Decoder(_UpdateHeader)
 _DELETE_WHERE = msgspec.msgpack.Decoder(_DeleteWhereHeader)
@@ -142,7 +152,7 @@ def decode(data: Buffer) -> Entry:
     header_end = header_start + header_bytes
     if header_end + seen_bytes != len(data):
         _corrupt(f"its parts make {header_end + seen_bytes} bytes, but it has {len(data)}")
-    if (dtype is None) != (kind is not EntryKind.WRITE) or (dtype is None and (dtype_number or width or count)):
+    if (dtype is None) != (kind not in _WITH_VECTORS) or (dtype is None and (dtype_number or width or count)):
         _corrupt(f"an entry of kind {kind.name} cannot have dtype {dtype_number} and {count} x {width} values")
     rows = None
     if dtype is not None:
@@ -171,6 +181,11 @@ def _parse(kind: EntryKind, rows: Rows | None, data: memoryview) -> tuple[_Heade
             write = _WRITE.decode(data)
             _check_lengths(len(write.ids), rows, write.metadata, write.if_version)
             return write, Write(write.ids, rows, write.metadata, write.if_version)
+        case EntryKind.PLACED_WRITE:
+            assert rows is not None
+            placed = _PLACED_WRITE.decode(data)
+            _check_lengths(len(placed.ids), rows, placed.metadata, placed.places)
+            return placed, PlacedWrite(placed.ids, rows, placed.metadata, None, placed.places)
         case EntryKind.DELETE:
             delete = _DELETE.decode(data)
             _check_lengths(len(delete.ids), delete.if_version)
@@ -202,6 +217,10 @@ def _header_of(entry: Entry) -> tuple[EntryKind, _Header]:
     place = (entry.time, entry.node, entry.request_id, entry.part, entry.parts)
     operation = entry.operation
     match operation:
+        case PlacedWrite():  # before Write, which it is too
+            return EntryKind.PLACED_WRITE, _PlacedWriteHeader(
+                *place, operation.ids, operation.metadata, operation.places
+            )
         case Write():
             return EntryKind.WRITE, _WriteHeader(*place, operation.ids, operation.metadata, operation.if_version)
         case Delete():

@@ -27,6 +27,10 @@ TERM_COUNTS_REMEMBERED_MAX = 256  # queries of a cluster's database, whose words
 TEXT_FIELDS_MAX = 16  # metadata fields of a database that are searched as text
 TERM_BYTES_MAX = 256  # a longer word is not indexed
 
+DEPARTURES_REMEMBERED_MAX = 10_000  # vectors a shard knows to have left for another one, where shards share a log
+CELLS_MAX = 4096  # of a database that is sharded by vector,
+CELLS_BYTES_MAX = 512 << 10  # whose centroids are one record of the metadata store
+CELL_SAMPLE_ROWS_MIN, CELL_SAMPLE_ROWS_MAX = 256, 100_000  # vectors that cells are found in; of more, so many are taken
 REQUESTS_REMEMBERED_MAX = 100_000  # request ids a shard de-duplicates against, oldest forgotten first
 
 SEAL_ROWS = 8192  # a growing segment is frozen when it holds this many rows,

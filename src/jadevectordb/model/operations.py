@@ -6,7 +6,7 @@ The parts of a request, and its entries for several local shards, are appended a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeAlias
 
@@ -29,6 +29,7 @@ class EntryKind(IntEnum):
     SEAL = 5
     BARRIER = 6
     # 7, 8, 9 are kept for PREPARE, COMMIT and ABORT of transactions
+    PLACED_WRITE = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +49,22 @@ class Write:
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.vectors) == len(self.metadata)
         assert self.if_version is None or len(self.if_version) == len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedWrite(Write):
+    """A write to all shards of a database at once, where they share one log: each vector goes to the shard of its place.
+
+    In every other shard the id has no row afterwards, so that it lives in one place at any sequence, wherever it was before.
+    places: one shard number a vector. here: the shard whose replica applies it, told to it by who follows the log; not in the log.
+    """
+
+    places: list[int] = field(default_factory=list)
+    here: int = 0
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.vectors) == len(self.metadata) == len(self.places)
+        assert self.if_version is None, "no single shard could decide it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from jadevectordb.topology.cluster_map import (
     ShardRecord,
 )
 from jadevectordb.topology.placed import PlacedDatabase, decode_placed, placed_key
+from jadevectordb.topology.sharding import log_of
 
 _LOOK_S = 1.0
 _READ_MAP_S = 5.0  # the watch tells of changes; this is for what it may have missed
@@ -262,7 +263,7 @@ class Agent:
                     placed[database] = None if record is None else decode_placed(record.value)
                 found = placed[database]
                 if found is not None:  # else it is being dropped
-                    self._hosting.host(place, found.config)
+                    self._hosting.host(place, found.config, log_of(found.sharding, shard))
 
     # --- the heartbeat --------------------------------------------------------------------------------------------------
 

@@ -59,10 +59,21 @@ _LOG_ENDS = (ErrorCode.LOG_TRUNCATED, ErrorCode.CORRUPT)  # the log does not con
 class HostedShard:
     """Every method may be called from any thread, and none but `close` and `remove` waits."""
 
-    def __init__(self, world: HostingWorld, database: str, shard: int, config: DatabaseConfig, base: Path) -> None:
-        """database: its id. config: of the whole database. base: where the database's replicas lie."""
+    def __init__(
+        self,
+        world: HostingWorld,
+        database: str,
+        shard: int,
+        config: DatabaseConfig,
+        base: Path,
+        log_shard: int | None = None,
+    ) -> None:
+        """database: its id. config: of the whole database. base: where the database's replicas lie. log_shard: whose log it follows,
+        where that is not its own.
+        """
         self.database_id = database
         self.shard = shard
+        self._log_shard = shard if log_shard is None else log_shard
         self._world = world
         self._config = msgspec.structs.replace(config, shards=1)
         self._folders = ReplicaFolders(base, shard)
@@ -258,7 +269,14 @@ class HostedShard:
             applied = Sequence(read_checkpoint(shard_folder(folder, _ENGINE_SHARD)).applied)
             self._log_error = None
             opened = open_replica(
-                self._world, self.database_id, self.shard, self._config, folder, applied, self._end_following
+                self._world,
+                self.database_id,
+                self.shard,
+                self._config,
+                folder,
+                applied,
+                self._end_following,
+                self._log_shard,
             )
         except JadeError as error:
             if error.code is ErrorCode.CORRUPT:
@@ -393,6 +411,7 @@ class HostedShard:
                 self.database_id,
                 self.shard,
                 part,
+                log_shard=self._log_shard,
                 beyond=None if opened is None else opened.watermark.position,
                 is_replacement=self._broken is not None or self._cut_off is not None,
                 check_wanted=self._check_wanted,

@@ -63,13 +63,16 @@ class Hosting:
             known = {*self._hosted, *self._removing}
         return known | replicas_in(self.folder)
 
-    def host(self, place: Place, config: DatabaseConfig) -> None:
-        """Begin to hold this replica, from what its folder has. One that is held already, or still being removed, is left alone."""
+    def host(self, place: Place, config: DatabaseConfig, log_shard: int | None = None) -> None:
+        """Begin to hold this replica, from what its folder has. One that is held already, or still being removed, is left alone.
+
+        log_shard: whose log it follows, where that is not its own.
+        """
         database, shard = place
         with self._lock:
             if self._closed or place in self._hosted or place in self._removing:
                 return
-            self._hosted[place] = HostedShard(self._world, database, shard, config, self.folder / database)
+            self._hosted[place] = HostedShard(self._world, database, shard, config, self.folder / database, log_shard)
 
     def reconfigure(self, database: str, config: DatabaseConfig) -> None:
         """Replicas of the database that are held are opened with this configuration from now on."""

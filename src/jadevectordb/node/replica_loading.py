@@ -19,16 +19,19 @@ def fill_folder(
     shard: int,
     part: Path,
     *,
+    log_shard: int,
     beyond: int | None,
     is_replacement: bool,
     check_wanted: Callable[[], None],
 ) -> None:
-    """beyond: what the replica in whose place this comes has applied, when it is sound: only a snapshot from beyond that helps.
+    """log_shard: whose log the replica follows.
+
+    beyond: what the replica in whose place this comes has applied, when it is sound: only a snapshot from beyond that helps.
 
     Raises UNAVAILABLE with the reasons of all who were asked (`details["in_memory"]`: a peer has what is needed, not in files yet),
     what `check_wanted` raises, and what the log's servers answer.
     """
-    first, last = _ends_of_log(world, database, shard)
+    first, last = _ends_of_log(world, database, log_shard)
     reasons, in_memory = [], False
     if first > 1 or last >= SNAPSHOT_ENTRIES_MIN or is_replacement:
         applied_min = max(first - 1, 0 if beyond is None else beyond + 1)

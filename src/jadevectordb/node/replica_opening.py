@@ -113,13 +113,16 @@ def open_replica(
     folder: Path,
     applied: Sequence,
     on_error: Callable[[JadeError], None],
+    log_shard: int,
 ) -> Opened:
-    """config: of a database with one shard. applied: where the folder's checkpoint stands. on_error: told what ends following.
+    """config: of a database with one shard. log_shard: whose log it follows.
+
+    applied: where the folder's checkpoint stands. on_error: told what ends following.
 
     Raises CORRUPT (damaged files), FORMAT_TOO_NEW, IO_ERROR, CLOSED.
     """
     gate, watermark, outcomes = Gate(), Watermark(), RecentOutcomes()
-    log = ShardLog(world.open_log(database), ShardId(shard), applied, admit=gate, on_error=on_error)
+    log = ShardLog(world.open_log(database), ShardId(log_shard), applied, admit=gate, on_error=on_error, here=shard)
     compute = world.make_compute()
     try:
         opened = OpenDatabase(

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import HybridTime, Sequence, ShardId
-from jadevectordb.model.operations import Entry
+from jadevectordb.model.operations import Entry, PlacedWrite
 from jadevectordb.ports.log import Delivered, Frame
 
 _SHARD = ShardId(0)  # of the engine
@@ -68,14 +69,16 @@ class ShardLog:
         *,
         admit: Callable[[], bool],
         on_error: Callable[[JadeError], None],
+        here: int | None = None,
     ) -> None:
-        """applied: where the replica's checkpoint stands.
+        """shard: whose log it is. applied: where the replica's checkpoint stands. here: the replica's shard, when it is another one.
 
         admit: called before each entry is delivered, and may wait; False: nothing is to be delivered any more. on_error: as of
         `ReplicatedLog.follow`.
         """
         self._log = log
         self._shard = shard
+        self._here = int(shard) if here is None else here
         self._admit = admit
         self._on_error = on_error
         self._handed_out = applied
@@ -165,5 +168,13 @@ class ShardLog:
     def _deliver(self, delivered: Delivered) -> None:
         if self._admit():
             assert self._handler is not None and delivered.sequence == self._handed_out + 1
-            self._handler([Delivered(_SHARD, delivered.sequence, delivered.entry)])
+            self._handler([Delivered(_SHARD, delivered.sequence, _seen_by(self._here, delivered.entry))])
             self._handed_out = delivered.sequence
+
+
+def _seen_by(shard: int, entry: Entry) -> Entry:
+    """The entry as one of several shards that share a log has to apply it."""
+    operation = entry.operation
+    if isinstance(operation, PlacedWrite) and operation.here != shard:
+        return replace(entry, operation=replace(operation, here=shard))
+    return entry

@@ -37,6 +37,7 @@ class Search(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     options: dict[str, object]
     include: tuple[Literal["metadata", "vector"], ...] = ("metadata",)
     explain: bool = False
+    distinct: bool = False  # the shards may show an id twice, while it moves from one to another: its newest row counts
 
 
 class Found(msgspec.Struct, array_like=True, kw_only=True):
@@ -132,9 +133,12 @@ class Judged(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """departed_since: also tell of everything that left the shards for others after this sequence; -1 = only of these ids."""
+
     asked: Asked
     ids: tuple[str, ...]
     vectors: bool = True
+    departed_since: int = -1
 
 
 class Scroll(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -153,7 +157,9 @@ class Scroll(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Items(msgspec.Struct, array_like=True, kw_only=True):
     """Vectors that are there; of `Get` those found, in no order.
 
-    vectors: rows end to end as the client sent them: float32, or uint8 zeros and ones under hamming.
+    vectors: rows end to end as the client sent them: float32, or uint8 zeros and ones under hamming. Of `Get`, where shards share a
+    log: departed: (id, sequence, to which shard) of ids that are not there any more. forgotten: what departed up to this sequence may
+    be missing in it.
     """
 
     ids: list[str]
@@ -161,6 +167,8 @@ class Items(msgspec.Struct, array_like=True, kw_only=True):
     metadata: list[bytes]
     vectors: bytes = b""
     watermarks: list[tuple[int, int]] = []
+    departed: list[tuple[str, int, int]] = []
+    forgotten: int = 0
 
 
 class Aged(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -21,6 +21,17 @@ def best(ranked: Sequence[list[Match]], k: int | None) -> list[Match]:
     return list(merged if k is None else islice(merged, k))
 
 
+def newest(ranked: Sequence[list[Match]]) -> list[list[Match]]:
+    """The lists with the newest row of each id alone, where shards are seen at different moments and an id went from one to another."""
+    versions: dict[str, int] = {}
+    for matches in ranked:
+        for _, name, reader, row in matches:
+            versions[name] = max(versions.get(name, 0), reader.version_of(row))
+    if len(versions) == sum(map(len, ranked)):
+        return list(ranked)
+    return [[match for match in matches if match[2].version_of(match[3]) == versions[match[1]]] for matches in ranked]
+
+
 def order(matches: list[Match]) -> list[Match]:
     """Best first, equal scores by id. In place; quick when the list is in order already, as an index returns it."""
     matches.sort(key=_rank)

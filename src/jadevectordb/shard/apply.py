@@ -38,6 +38,7 @@ from jadevectordb.model.operations import (
     DeleteWhere,
     Entry,
     Outcome,
+    PlacedWrite,
     Refusal,
     Seal,
     Update,
@@ -48,6 +49,7 @@ from jadevectordb.segment.growing import GrowingSegment, GrowingView
 from jadevectordb.segment.reader import UNREADABLE, SegmentReader
 from jadevectordb.segment.records import HashArray, hash_ids
 from jadevectordb.shard.causality import Causality, CausalState, Verdict
+from jadevectordb.shard.departures import Departures
 from jadevectordb.shard.layout import Span, replan
 from jadevectordb.shard.view import Part, ShardView
 
@@ -106,6 +108,7 @@ class ShardState:
         self.newest_time = newest_time  # the greatest hybrid time among the entries applied
         self.requests: RequestTable = OrderedDict(requests)
         self.causality = Causality(causal)
+        self.departures = Departures(applied)
         self.frozen: deque[Frozen] = deque()  # oldest first; the shell takes them off as they are written
         self._next_unit = next_unit
         self._entries_since_freeze = 0  # without barriers
@@ -155,6 +158,8 @@ class ShardState:
         else:
             self._entries_since_freeze += 1
         match entry.operation:
+            case PlacedWrite() as placed:  # before Write, which it is too
+                return self._write_placed(sequence, placed)
             case Write() as write:
                 return self._write(sequence, entry, write)
             case Delete() as delete:
@@ -185,6 +190,19 @@ class ShardState:
         self._kill(located.values())
         self.growing.append(ids, hashes, vectors, metadata, sequence)
         return Outcome(sequence, len(ids))
+
+    def _write_placed(self, sequence: Sequence, write: PlacedWrite) -> Outcome:
+        hashes = hash_ids(write.ids)
+        located = self._locate(write.ids, hashes)
+        self._kill(located.values())
+        for position in sorted(located):
+            if write.places[position] != write.here:
+                self.departures.add(write.ids[position], sequence, write.places[position])
+        mine = [position for position, place in enumerate(write.places) if place == write.here]
+        if mine:
+            ids, metadata = [write.ids[at] for at in mine], [write.metadata[at] for at in mine]
+            self.growing.append(ids, hashes[mine], write.vectors[mine], metadata, sequence)
+        return Outcome(sequence, len(mine))
 
     def _delete(self, sequence: Sequence, entry: Entry, delete: Delete) -> Outcome:
         hashes = hash_ids(delete.ids)
@@ -379,7 +397,7 @@ class ShardState:
         return Part(view, alive, view.row_count - self._growing_dead)
 
     def view(self) -> ShardView:
-        return ShardView((*self.parts, self._growing_part()), self.applied)
+        return ShardView((*self.parts, self._growing_part()), self.applied, self.departures)
 
     @property
     def next_unit(self) -> int:

@@ -14,6 +14,7 @@ from jadevectordb.model.filters import Filter
 from jadevectordb.model.ids import Sequence
 from jadevectordb.segment.reader import Allowed, SegmentReader
 from jadevectordb.segment.records import hash_ids
+from jadevectordb.shard.departures import Departures
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ShardView:
-    """parts: oldest first; the last is the growing segment. watermark: the newest entry it contains."""
+    """parts: oldest first; the last is the growing segment. watermark: the newest entry it contains.
+
+    departures: what left the shard for another lately; unlike the rest it goes on, so it may know more than the view.
+    """
 
     parts: tuple[Part, ...]
     watermark: Sequence
+    departures: Departures = field(default_factory=Departures, compare=False, repr=False)
 
     @property
     def live(self) -> int:

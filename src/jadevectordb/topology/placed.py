@@ -19,10 +19,16 @@ from jadevectordb.topology.cluster_map import PLACED_PREFIX
 
 
 class Sharding(msgspec.Struct, frozen=True):
-    """How ids are spread. bounds: of "range", strictly ascending, one fewer than shards: shard n holds the ids from bounds[n-1] on."""
+    """How vectors are spread over shards; the last two fields came later and may be missing in a record.
 
-    strategy: Literal["hash", "range"] = "hash"
+    bounds: of "range", strictly ascending, one fewer than shards: shard n holds the ids from bounds[n-1] on. cells: of "vector", the
+    checksum of the cells, which are a record of their own (`topology.cells`). reason: why "auto" chose the strategy, "" when it did not.
+    """
+
+    strategy: Literal["hash", "range", "vector"] = "hash"
     bounds: tuple[str, ...] = ()
+    cells: str = ""
+    reason: str = ""
 
 
 class PlacedDatabase(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,10 @@
-"""Which shard a vector belongs to: its id decides, so every node and client routes alike without asking.
+"""Which shard a vector belongs to, and which log feeds a shard.
 
-- hash (the default, and what "auto" is): even whatever the ids are.
+- hash (the default): its id decides, even whatever the ids are.
 - range: the ids between two bounds lie together, so one shard can be loaded, watched or moved for one tenant or one day.
-
-There is no sharding by vector, k-means cells of which a query visits few: an id that is written again with another vector
-would move to another shard, and the logs of two shards cannot order two such moves without a transaction over both. An id
-could then be found twice, or be lost although both writes were acknowledged.
+- vector: the vector decides (`topology.cells`), so that a search visits the shards that its neighbours lie in. An id that is
+  written again with another vector may move to another shard. The logs of two shards cannot order such moves, so all shards of the
+  database share one log: every entry is seen by every shard, at one sequence.
 """
 
 from __future__ import annotations
@@ -13,13 +12,18 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Sequence as Seq
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import ID_LENGTH_MAX
+from jadevectordb.model.metric import Metric
 from jadevectordb.topology.placed import Sharding
+
+STRATEGIES: Final = ("auto", "hash", "range", "vector")
+AUTO_VECTOR_SHARDS_MIN: Final = 4
 
 
 def shards_of(hashes: npt.NDArray[np.uint64], shard_count: int) -> npt.NDArray[np.int64]:
@@ -34,28 +38,54 @@ def shards_of(hashes: npt.NDArray[np.uint64], shard_count: int) -> npt.NDArray[n
 def shards_of_ids(
     sharding: Sharding, shard_count: int, ids: Seq[str], hashes: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
-    """int64 (n,): the shard of each id. hashes: uint64 (n), xxh3-64 of the ids."""
+    """int64 (n,): the shard of each id. hashes: uint64 (n), xxh3-64 of the ids. Not for sharding by vector, where ids say nothing."""
+    assert sharding.strategy != "vector"
     if sharding.strategy == "hash":
         return shards_of(hashes, shard_count)
     assert len(sharding.bounds) == shard_count - 1
     return np.fromiter((bisect.bisect_right(sharding.bounds, id_) for id_ in ids), np.int64, len(ids))
 
 
-def sharding_of(strategy: str, shard_count: int, bounds: Seq[str] = ()) -> Sharding:
-    """The sharding of a new database. strategy: "auto", "hash" or "range". Raises INVALID_ARGUMENT, NOT_IMPLEMENTED."""
-    if strategy == "vector":
-        raise JadeError(
-            ErrorCode.NOT_IMPLEMENTED,
-            "Sharding by vector is not offered: a vector that changes would move between shards, which cannot be done "
-            "safely without a transaction over both. Use hash or range.",
+def shares_one_log(sharding: Sharding) -> bool:
+    """Whether all shards are fed by log 0; else each has its own, of its number."""
+    return sharding.strategy == "vector"
+
+
+def log_of(sharding: Sharding, shard: int) -> int:
+    """The log that feeds this shard."""
+    return 0 if shares_one_log(sharding) else shard
+
+
+def logs_of(sharding: Sharding, shard_count: int) -> int:
+    """How many logs the database has, numbered from 0."""
+    return 1 if shares_one_log(sharding) else shard_count
+
+
+def sharding_of(strategy: str, shard_count: int, bounds: Seq[str] = (), *, cells: str = "") -> Sharding:
+    """The sharding of a new database. strategy: "hash", "range" or "vector" ("auto": hash). cells: of "vector". Raises INVALID_ARGUMENT."""
+    if strategy not in STRATEGIES:
+        raise _invalid(f"Unknown sharding {strategy!r:.80}: use one of {', '.join(STRATEGIES)}.")
+    if strategy == "range":
+        return Sharding("range", _checked(bounds, shard_count))
+    if bounds:
+        raise _invalid(f"bounds belong to range sharding; this database is to be sharded by {strategy}.")
+    return Sharding("vector", cells=cells) if strategy == "vector" else Sharding()
+
+
+def choose(shard_count: int, metric: Metric, *, sampled: bool, texts: bool) -> tuple[Literal["hash", "vector"], str]:
+    """What "auto" is for a new database, and why. sampled: a sample of its vectors was given. texts: it has fields searched as text."""
+    if not sampled:
+        return "hash", "hash: no sample of the vectors was given to find cells in"
+    if metric is Metric.HAMMING:
+        return "hash", "hash: vectors of bits have no cells"
+    if texts:
+        return "hash", "hash: a search by words visits every shard anyway"
+    if shard_count < AUTO_VECTOR_SHARDS_MIN:
+        return (
+            "hash",
+            f"hash: with {shard_count} shards, fewer than {AUTO_VECTOR_SHARDS_MIN}, a search would visit most of them",
         )
-    if strategy not in ("auto", "hash", "range"):
-        raise _invalid(f"Unknown sharding {strategy!r}: use one of auto, hash, range.")
-    if strategy != "range":
-        if bounds:
-            raise _invalid(f"bounds belong to range sharding; this database is to be sharded by {strategy}.")
-        return Sharding("hash")
-    return Sharding("range", _checked(bounds, shard_count))
+    return "vector", f"vector: a sample was given, and a search need not visit all {shard_count} shards"
 
 
 def _checked(bounds: Seq[str], shard_count: int) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def search(held: Held, call: Search, check_wanted: CheckWanted) -> Found:
     opening = held.one
     request = search_request(opening, call)
     explanation = Explanation(request.recall) if call.explain else None
-    matches = _matches(held, request, explanation, check_wanted)
+    matches = _matches(held, request, explanation, check_wanted, distinct=call.distinct)
     hits = opening.hits(matches, request)
     elapsed_us = (time.perf_counter() - started) * 1e6
     if explanation is not None:
@@ -105,7 +105,12 @@ def search(held: Held, call: Search, check_wanted: CheckWanted) -> Found:
 
 
 def _matches(
-    held: Held, request: SearchRequest, explanation: Explanation | None, check_wanted: CheckWanted
+    held: Held,
+    request: SearchRequest,
+    explanation: Explanation | None,
+    check_wanted: CheckWanted,
+    *,
+    distinct: bool,
 ) -> list[Match]:
     if len(held.views) == 1 or request.group_by is not None:  # groups are chosen among the rows of all shards
         check_wanted()
@@ -116,6 +121,8 @@ def _matches(
         found = executor.search(DatabaseView.of((view,)), request, None, explanation)
         if found:
             ranked.append(found)
+    if distinct:
+        ranked = merge.newest(ranked)
     return merge.best(ranked, request.k) if ranked else []
 
 
@@ -170,7 +177,20 @@ def get(held: Held, call: Get, check_wanted: CheckWanted) -> Items:
         check_wanted()
         located = zip(names, view.locate(names), strict=True)
         found += [Item(name, at[0].reader, at[1], opening.unpacker) for name, at in located if at is not None]
-    return _items(held, found, vectors=call.vectors)
+    items = _items(held, found, vectors=call.vectors)
+    items.departed, items.forgotten = _departed(held, names, call.departed_since)
+    return items
+
+
+def _departed(held: Held, names: Seq[str], since: int) -> tuple[list[tuple[str, int, int]], int]:
+    """What left these shards for others: of these ids the latest departure from any, and of all others those after `since`."""
+    told: dict[str, tuple[str, int, int]] = {}
+    for departures in (view.departures for view in held.views if not view.departures.is_empty):
+        latest = [(name, *left) for name in names if (left := departures.latest(name)) is not None]
+        for one in (*latest, *(departures.since(since) if since >= 0 else ())):
+            if one[0] not in told or told[one[0]][1] < one[1]:
+                told[one[0]] = one
+    return list(told.values()), max(view.departures.forgotten for view in held.views)
 
 
 def scroll(held: Held, call: Scroll, check_wanted: CheckWanted) -> Items:

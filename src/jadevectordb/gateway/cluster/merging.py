@@ -15,25 +15,34 @@ from jadevectordb.ports.node_calls import Found, FoundWords
 from jadevectordb.query import executor, merge
 from jadevectordb.query.plan import Explanation, Match, SegmentPlan
 from jadevectordb.query.question import Answered, Gathered
+from jadevectordb.topology.cells import Visit
 
 RowsOf = Callable[[Found], FetchedRows]
 
 
 @dataclass(slots=True)
 class ClusterExplanation(Explanation):
-    """nodes: what each of them was asked and how long it took. calls: made in all, second ones (hedges) included."""
+    """nodes: what each of them was asked and how long it took. calls: made in all, second ones (hedges) included.
+
+    visit: where vectors decide their shard, which shards the search was for and why.
+    """
 
     nodes: list[dict[str, Any]] = field(default_factory=list)
     calls: int = 0
     hedges: int = 0
     missing_shards: list[int] = field(default_factory=list)
+    visit: Visit | None = None
 
     def as_dict(self) -> dict[str, Any]:
         # Not by super(): a dataclass with slots is another class than the one this was written in
-        return {
+        told = {
             **Explanation.as_dict(self), "nodes": self.nodes, "calls": self.calls, "hedges": self.hedges,
             "missing_shards": self.missing_shards,
         }  # fmt: skip
+        visit = self.visit
+        if visit is not None:
+            told["visited"] = {"shards": list(visit.shards), "why": visit.why, "recall_of_shards": visit.recall}
+        return told
 
 
 def ranked(answers: Seq[Answered], rows_of: RowsOf) -> list[list[Match]]:

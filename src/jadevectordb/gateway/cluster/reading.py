@@ -51,6 +51,7 @@ from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.write_checks import invalid
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.shard.conflicts import ConflictReport
+from jadevectordb.topology.cells import Visit
 from jadevectordb.topology.placed import PlacedDatabase
 from jadevectordb.topology.sharding import shards_of, shards_of_ids
 
@@ -140,6 +141,10 @@ class ClusterReader:
             some = questions[start : start + _SEARCHES_AT_ONCE]
             found += self._answers(some, wanted)
         return found
+
+    def visit(self, query: bytes, options: Mapping[str, object]) -> Visit | None:
+        """Which shards a search visits and why, where that is a question."""
+        return None
 
     def rows_of(self, answer: Found | FoundWords | Items) -> FetchedRows:
         return FetchedRows.of(answer, self._placed.config, self._fetch)

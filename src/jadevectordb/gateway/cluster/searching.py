@@ -16,12 +16,14 @@ from jadevectordb.model import filter_parse, filters
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
+from jadevectordb.query import merge
 from jadevectordb.query.awaiting import Waits
 from jadevectordb.query.plan import Match
 from jadevectordb.query.question import Gathered
 from jadevectordb.query.write_checks import invalid
 from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.topology.placed import PlacedDatabase
+from jadevectordb.topology.sharding import shares_one_log
 
 _GROUPS_FACTOR = 4
 Options = dict[str, object]  # of a search, as they travel; `k` and `recall` are always there
@@ -35,6 +37,7 @@ class ClusterSearches:
         self._space = VectorSpace(placed.config.metric, placed.config.dimension)
         self._unpacker = unpacker_of(placed.config)
         self._reader = reader
+        self._ids_move = shares_one_log(placed.sharding)
 
     def parse(self, value: FilterLike) -> Filter | None:
         return None if value is None else filter_parse.parse(value, self._config.schema)
@@ -104,14 +107,16 @@ class ClusterSearches:
             assert k is None or isinstance(k, int)
             told = options if vector_id is None or k is None else {**options, "k": min(K_MAX, k + 1)}
             gathered = await self._reader.search(query, told, include, explain, wanted)
-            matches = merging.best(merging.ranked(gathered.answers, self._reader.rows_of), k, vector_id)
+            matches = merging.best(self._ranked(gathered), k, vector_id)
         hits, missing = merging.hits_of(matches, self._unpacker), tuple(sorted(gathered.missing))
         if not explain:
             return Hits(hits, missing_shards=missing)
         recall = options["recall"]
         assert isinstance(recall, float)
         total_us = (self._reader.now_s() - started_s) * 1e6
-        return Hits(hits, merging.explanation_of(gathered, recall, total_us), missing)
+        explanation = merging.explanation_of(gathered, recall, total_us)
+        explanation.visit = self._reader.visit(query, options)
+        return Hits(hits, explanation, missing)
 
     def search_each(self, vectors: npt.ArrayLike, options: Options, include: Include, wanted: Wanted) -> list[Hits]:
         """For each row of vectors (m, dimension)."""
@@ -122,11 +127,7 @@ class ClusterSearches:
         k = options["k"]
         assert isinstance(k, int)
         return [
-            Hits(
-                merging.hits_of(
-                    merging.best(merging.ranked(one.answers, self._reader.rows_of), k, None), self._unpacker
-                )
-            )
+            Hits(merging.hits_of(merging.best(self._ranked(one), k, None), self._unpacker))
             for one in self._reader.search_each(queries, options, include, wanted)
         ]
 
@@ -142,11 +143,15 @@ class ClusterSearches:
         while True:
             told = {**options, "k": asked, "group_size": min(K_MAX, group_size + extra)}
             gathered = await self._reader.search(query, told, include, explain, wanted)
-            lists = merging.ranked(gathered.answers, self._reader.rows_of)
+            lists = self._ranked(gathered)
             matches, is_sure = merging.grouped(lists, asked, k, group_size, group_by, exclude)
             if is_sure or asked >= K_MAX:
                 return gathered, matches
             asked = min(K_MAX, asked * _GROUPS_FACTOR)
+
+    def _ranked(self, gathered: Gathered) -> list[list[Match]]:
+        lists = merging.ranked(gathered.answers, self._reader.rows_of)
+        return merge.newest(lists) if self._ids_move else lists
 
     def query_of(self, vector: npt.ArrayLike) -> bytes:
         """A vector as it travels. Raises DIMENSION_MISMATCH, INVALID_VECTOR."""

@@ -14,11 +14,16 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
+from functools import partial
 from typing import Any, Protocol
 
+import numpy.typing as npt
+
+from jadevectordb.gateway.cluster import cells_of
 from jadevectordb.gateway.cluster.altering import alter
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
+from jadevectordb.gateway.cluster.moving_reader import MovingReader
 from jadevectordb.gateway.cluster.reading import ClusterReader, Wanted
 from jadevectordb.gateway.embedded.alteration import altered
 from jadevectordb.index.space import VectorSpace
@@ -40,9 +45,11 @@ from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.outbox import Outbox, OutboxFigures
 from jadevectordb.query.question import OwnReplicas
+from jadevectordb.query.shared_log_writer import SharedLogWriter
+from jadevectordb.topology.cells import cells_key
 from jadevectordb.topology.cluster_map import DatabaseRecord, ReplicaState
-from jadevectordb.topology.placed import PlacedDatabase, check_replication, encode_placed, placed_key
-from jadevectordb.topology.sharding import sharding_of
+from jadevectordb.topology.placed import PlacedDatabase, Sharding, check_replication, encode_placed, placed_key
+from jadevectordb.topology.sharding import shares_one_log
 
 logger = logging.getLogger("jadevectordb.clusterstore")
 _NAME_PREFIX = "cluster/name/"
@@ -127,10 +134,13 @@ class ClusterStore:
         replication: int = 0,
         sharding: str = "auto",
         bounds: Seq[str] = (),
+        sample: npt.ArrayLike | None = None,
+        cells: int = 0,
     ) -> ClusterDatabase:
         """As `Store.create_database`; returns when the database can be written and read.
 
-        shards, replication: 0 = as the cluster is set. sharding: hash (auto) or range, with the bounds between shards.
+        shards, replication: 0 = as the cluster is set. sharding: hash, range (with the bounds between shards), vector (with a sample of
+        the vectors to come, (n, dimension), and perhaps a number of cells), or auto, which is hash or, with a sample, vector.
         Raises ALREADY_EXISTS, INVALID_ARGUMENT, UNAVAILABLE (nothing was created then).
         """
         if not isinstance(name, str) or type(dimension) is not int or type(shards) is not int:
@@ -161,12 +171,13 @@ class ClusterStore:
             name=name,
             config=config,
             replication=check_replication(replication or self._replication),
-            sharding=sharding_of(sharding, shards, bounds),
+            sharding=Sharding(),
         )
+        placed, trained = cells_of.sharded(placed, sharding, bounds, sample, cells)
         existing = self._find(name)
         if existing is not None:
             return self._existing(existing, placed, exist_ok)
-        self._create(placed)
+        self._create(placed, trained)
         return self.database(name)
 
     def _existing(self, found: PlacedDatabase, wanted: PlacedDatabase, exist_ok: bool) -> ClusterDatabase:
@@ -186,11 +197,14 @@ class ClusterStore:
             )
         return self.database(found.name)
 
-    def _create(self, placed: PlacedDatabase) -> None:
+    def _create(self, placed: PlacedDatabase, cells: bytes) -> None:
         """Claim the name, say what is wanted, wait for the master; or leave nothing of it and raise."""
         self._check_open()
         claim = self._claim(placed)
         try:
+            if cells:  # first: whoever hears of the database finds them
+                written = self._metadata.compare_and_set(cells_key(placed.id), cells, 0)
+                assert written is not None, "nobody else makes this id"
             written = self._metadata.compare_and_set(placed_key(placed.id), encode_placed(placed), 0)
             assert written is not None, "nobody else makes this id"
             # Who took this claim for abandoned has read before this write, or is refused by it
@@ -271,18 +285,25 @@ class ClusterStore:
             items = reader.find(names, Wanted(ReadLevel.EVENTUAL), vectors=False)
             return {item.id: len(item.metadata_json) for item in items if item is not None}
 
-        writer = ClusterWriter(
+        space, log = VectorSpace(placed.config.metric, placed.config.dimension), self._open_log(placed.id)
+        if shares_one_log(placed.sharding):
+            cells = cells_of.read(self._metadata, placed)
+            make_writer: Callable[..., ClusterWriter] = partial(SharedLogWriter, cells=cells)
+            make_reader: Callable[..., ClusterReader] = partial(MovingReader, cells=cells)
+        else:
+            make_writer, make_reader = ClusterWriter, ClusterReader
+        writer = make_writer(
             placed,
-            VectorSpace(placed.config.metric, placed.config.dimension),
+            space,
             self.fan_out,
-            self._open_log(placed.id),
+            log,
             self._time,
             open_outbox=lambda: self._outbox(placed),
             new_request_id=self._new_id,
             stored_sizes=stored_sizes,
             known=lambda: self._known(placed.id),
         )
-        reader = ClusterReader(placed, self.fan_out, Barriers(writer.barrier))
+        reader = make_reader(placed, self.fan_out, Barriers(writer.barrier))
         return ClusterDatabase(placed, self.mirror, reader, writer)
 
     def find(self, name: str) -> ClusterDatabase | None:
@@ -341,6 +362,7 @@ class ClusterStore:
         record = self._metadata.get(placed_key(placed.id))
         if record is not None:
             self._metadata.compare_and_set(placed_key(placed.id), None, record.revision)
+        cells_of.remove(self._metadata, placed)
 
     def _find(self, name: str) -> PlacedDatabase | None:
         """The oldest of this name: of two that nodes made at the same moment the second is about to be taken back."""
