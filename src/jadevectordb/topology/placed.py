@@ -30,6 +30,10 @@ class Sharding(msgspec.Struct, frozen=True):
     cells: str = ""
     reason: str = ""
 
+    def is_like(self, other: Sharding) -> bool:
+        """Whether both spread vectors alike, for whatever reason."""
+        return (self.strategy, self.bounds, self.cells) == (other.strategy, other.bounds, other.cells)
+
 
 class PlacedDatabase(msgspec.Struct, frozen=True, kw_only=True):
     """id: names its streams and folders, never used again. replication: replicas each shard shall have."""

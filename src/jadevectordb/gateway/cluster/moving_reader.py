@@ -66,9 +66,10 @@ class MovingReader(ClusterReader):
         recall, k = options.get("recall"), options.get("k")
         assert isinstance(recall, float)
         others = sorted(options.keys() - _PLAIN)
-        if others or not isinstance(k, int):
-            why = f"{others[0]} is answered by all" if others else "all within a distance are wanted"
-            return Visit(self._shards, recall, 0, why)
+        if not isinstance(k, int):
+            return Visit(self._shards, recall, 0, "all within a distance are wanted")
+        if others:
+            return Visit(self._shards, recall, 0, f"{others[0]} takes all shards")
         if recall >= 1.0:
             return Visit(self._shards, recall, 0, "recall 1 takes all")
         return self._cells.visit(self._space.prepare_query(np.frombuffer(query, "<f4")), k, recall)

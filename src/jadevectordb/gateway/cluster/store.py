@@ -187,7 +187,8 @@ class ClusterStore:
             for field in ours.__struct_fields__
             if field not in ("folder", "created_ms") and getattr(ours, field) != getattr(theirs, field)
         ]
-        different += [field for field in ("replication", "sharding") if getattr(wanted, field) != getattr(found, field)]
+        different += [] if wanted.replication == found.replication else ["replication"]
+        different += [] if wanted.sharding.is_like(found.sharding) else ["sharding"]
         if not exist_ok or different:
             otherwise = f" with another {', '.join(different)}" if different else ""
             raise JadeError(
