@@ -19,6 +19,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
+import numpy.typing as npt
+
 from jadevectordb.client import server_calls
 from jadevectordb.client.address import Address
 from jadevectordb.client.aio_connections import AsyncPool
@@ -104,12 +106,14 @@ class AsyncClient:
         replication: int | None = None,
         sharding: str | None = None,
         bounds: Sequence[str] | None = None,
+        sample: npt.ArrayLike | None = None,
+        cells: int | None = None,
     ) -> AsyncDatabase:
         """Make a database; see `Client.create_database`."""
         call = server_calls.create_database(
             name, dimension, metric, shards, index, schema,
             strict=strict, text_language=text_language, description=description, exist_ok=exist_ok,
-            replication=replication, sharding=sharding, bounds=bounds,
+            replication=replication, sharding=sharding, bounds=bounds, sample=sample, cells=cells,
         )  # fmt: skip
         return AsyncDatabase(self, await self.run(call))
 

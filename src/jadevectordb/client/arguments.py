@@ -149,6 +149,15 @@ def encoded(body: Mapping[str, Any]) -> bytes:
         raise invalid(f"An argument can't be sent: {error}.") from None
 
 
+def listed_rows(vectors: npt.ArrayLike) -> list[Any]:
+    """As lists of floats; what they must be is the server's to say."""
+    try:
+        rows: list[Any] = np.asarray(vectors, np.float32).tolist()
+    except (TypeError, ValueError) as error:
+        raise invalid(f"Vectors must be rows of numbers: {error}.") from None
+    return rows
+
+
 def integer(value: object, name: str) -> int:
     """Its bounds are the server's to say."""
     if type(value) is int:

@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
+import numpy.typing as npt
 
+from jadevectordb.client.arguments import listed_rows
 from jadevectordb.client.call import Call, encode, read_as
 from jadevectordb.client.values import DatabaseInfo, ServerInfo
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -39,6 +41,8 @@ def create_database(
     replication: int | None = None,
     sharding: str | None = None,
     bounds: Sequence[str] | None = None,
+    sample: npt.ArrayLike | None = None,
+    cells: int | None = None,
 ) -> Call[DatabaseInfo]:
     if not isinstance(name, str) or type(dimension) is not int or type(shards) not in (int, type(None)):
         raise JadeError(
@@ -57,7 +61,11 @@ def create_database(
         "description": description,
         "exist_ok": exist_ok,
     }
-    placement = {"shards": shards, "replication": replication, "sharding": sharding, "bounds": bounds}
+    spread: Any = sharding
+    if sample is not None or cells is not None:
+        given = {"kind": sharding or "auto", "sample": None if sample is None else listed_rows(sample), "cells": cells}
+        spread = {name: value for name, value in given.items() if value is not None}
+    placement = {"shards": shards, "replication": replication, "sharding": spread, "bounds": bounds}
     body |= {name: value for name, value in placement.items() if value is not None}
     return Call("POST", "/v2/databases", _read_info, body=(encode(body),), repeatable=exist_ok)
 

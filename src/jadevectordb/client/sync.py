@@ -22,6 +22,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
+import numpy.typing as npt
+
 from jadevectordb.client import server_calls
 from jadevectordb.client.address import Address
 from jadevectordb.client.arguments import FilterLike, Include
@@ -115,18 +117,21 @@ class Client:
         replication: int | None = None,
         sharding: str | None = None,
         bounds: Sequence[str] | None = None,
+        sample: npt.ArrayLike | None = None,
+        cells: int | None = None,
     ) -> Database:
         """Make a database. The arguments are those of `Store.create_database`; description: for people.
 
-        shards: None, as the server is set. In a cluster: replication, replicas of each shard; sharding, hash (by the hash of the id) or
-        range, with bounds, the first id of every shard but the first.
+        shards: None, as the server is set. In a cluster: replication, replicas of each shard; sharding, hash (by the hash of the id),
+        range, with bounds, the first id of every shard but the first, or vector, with a sample of the vectors to come, (n, dimension),
+        and perhaps a number of cells; auto, with a sample, may choose it.
 
         Raises ALREADY_EXISTS, INVALID_ARGUMENT, FORBIDDEN.
         """
         call = server_calls.create_database(
             name, dimension, metric, shards, index, schema,
             strict=strict, text_language=text_language, description=description, exist_ok=exist_ok,
-            replication=replication, sharding=sharding, bounds=bounds,
+            replication=replication, sharding=sharding, bounds=bounds, sample=sample, cells=cells,
         )  # fmt: skip
         return Database(self, self.run(call))
 

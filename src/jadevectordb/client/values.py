@@ -210,7 +210,10 @@ class Conflicts(msgspec.Struct, frozen=True):
 
 
 class DatabaseInfo(msgspec.Struct, frozen=True):
-    """How a database was made, whose it is, and how many vectors it had when the answer was given."""
+    """How a database was made, whose it is, and how many vectors it had when the answer was given.
+
+    sharding: how vectors are spread over shards. sharding_reason: why, where it was left to the server.
+    """
 
     id: str
     name: str
@@ -226,6 +229,8 @@ class DatabaseInfo(msgspec.Struct, frozen=True):
     created_at: str | None = None
     updated_at: str | None = None
     vectors: int = 0
+    sharding: str = "hash"
+    sharding_reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

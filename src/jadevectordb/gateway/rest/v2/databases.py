@@ -14,17 +14,29 @@ from jadevectordb.gateway.service.catalog import GRANT_RIGHTS, Entry
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.database import index_kind_of, metric_of
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import GRANTS_MAX
+from jadevectordb.model.limits import CELLS_MAX, GRANTS_MAX
 from jadevectordb.model.schema import Schema, parse_schema
+from jadevectordb.topology.placed import Sharding
 
 _WAIT_S_MAX = 3600.0
+
+
+class ShardingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """sample: some thousands of the vectors to come, that cells are found in, for vector (and for auto, which then may choose it).
+
+    cells: how many; left out, as many as suit.
+    """
+
+    kind: Literal["hash", "range", "vector", "auto"]
+    sample: list[list[float]] | UnsetType = UNSET
+    cells: Annotated[int, Meta(ge=1, le=CELLS_MAX)] | UnsetType = UNSET
 
 
 class CreateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """shards: left out, one on a single node and `cluster.shards` in a cluster.
 
-    In a cluster only: replication (replicas of a shard; left out, `cluster.replication`), sharding (hash or range), bounds (the
-    first id of every range but the first).
+    In a cluster only: replication (replicas of a shard; left out, `cluster.replication`), sharding (hash, range, vector or auto;
+    vector takes a sample beside it), bounds (the first id of every range but the first).
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=255)]
@@ -33,7 +45,7 @@ class CreateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     index: str = "AUTO"
     shards: Annotated[int, Meta(ge=1, le=1024)] | UnsetType = UNSET
     replication: Annotated[int, Meta(ge=1, le=7)] | UnsetType = UNSET
-    sharding: Literal["hash", "range", "auto"] | UnsetType = UNSET
+    sharding: Literal["hash", "range", "vector", "auto"] | ShardingBody | UnsetType = UNSET
     bounds: list[str] | UnsetType = UNSET
     schema: dict[str, Any] = {}
     strict: bool = False
@@ -50,6 +62,8 @@ class ChangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DatabaseAnswer(msgspec.Struct):
+    """sharding: how vectors are spread over shards. sharding_reason: why, where it was left to the server."""
+
     id: str
     name: str
     description: str
@@ -64,6 +78,8 @@ class DatabaseAnswer(msgspec.Struct):
     created_at: str | None
     updated_at: str | None
     vectors: int
+    sharding: str
+    sharding_reason: str
 
 
 class DatabasesAnswer(msgspec.Struct):
@@ -105,6 +121,7 @@ class GrantsAnswer(msgspec.Struct):
 
 def described(entry: Entry) -> DatabaseAnswer:
     config, record = entry.handle.config, entry.record
+    sharding = entry.handle.placed.sharding if isinstance(entry.handle, ClusterDatabase) else Sharding()
     return DatabaseAnswer(
         id=record.id,
         name=record.name,
@@ -120,6 +137,8 @@ def described(entry: Entry) -> DatabaseAnswer:
         created_at=iso(record.created_ms),
         updated_at=iso(record.updated_ms),
         vectors=entry.handle.count(),
+        sharding=sharding.strategy,
+        sharding_reason=sharding.reason,
     )
 
 
@@ -144,6 +163,9 @@ def _placement(services: Services, body: CreateBody) -> dict[str, Any]:
         for name in ("shards", "replication", "sharding", "bounds")
         if (value := getattr(body, name)) is not UNSET
     }
+    if isinstance(body.sharding, ShardingBody):
+        given |= {"sharding": body.sharding.kind}
+        given |= {n: v for n in ("sample", "cells") if (v := getattr(body.sharding, n)) is not UNSET}
     if services.cluster.is_cluster:
         return given
     only = given.keys() - {"shards"}
