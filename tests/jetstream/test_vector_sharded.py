@@ -283,6 +283,7 @@ def test_auto_says_why(cluster: Cluster) -> None:
         ({"sharding": "vector", "sample": SAMPLE, "bounds": ["a"]}, "bounds"),
         ({"sharding": "hash", "sample": SAMPLE}, "belong to sharding by vector"),
         ({"sharding": "vector", "sample": (SAMPLE > 0) * 1, "metric": "hamming"}, "bits have no cells"),
+        ({"sharding": "vector", "sample": SAMPLE, "schema": {"title": "text"}}, "text"),
         ({"sharding": "cells"}, "Unknown sharding"),
     ],
 )

@@ -8,7 +8,7 @@ import sys
 import time
 
 from jadevectordb.sim.loop import DefectError
-from jadevectordb.sim.world import Outcome, run_seed, shape_of
+from jadevectordb.sim.world import Outcome, by_vector, run_seed, shape_of
 
 
 def main() -> int:
@@ -16,12 +16,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=1, help="how many seeds, one after the other")
     parser.add_argument("--short", action="store_true", help="some seconds of faults a seed, as in the tests")
+    parser.add_argument("--by-vector", action="store_true", help="a database whose vectors decide their shard")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     started, failed = time.monotonic(), []
     for seed in range(options.seed, options.seed + options.runs):
         try:
-            outcome = run_seed(seed, shape_of(seed, short=options.short))
+            shape = shape_of(seed, short=options.short)
+            outcome = run_seed(seed, by_vector(shape) if options.by_vector else shape)
         except DefectError as error:
             _say(str(error))
             failed.append(seed)

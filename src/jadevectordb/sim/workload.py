@@ -45,6 +45,7 @@ def vector_of(vector_id: str, value: str) -> npt.NDArray[np.float32]:
 
 
 VECTORS = Vectors(SPACE, vector_of)
+SAMPLE = np.stack([vector_of("sample", str(number)) for number in range(400)])  # of vectors as clients write them
 
 
 def lost(sent: bool) -> JadeError:
@@ -53,15 +54,17 @@ def lost(sent: bool) -> JadeError:
 
 
 class Served(SeenSequences):
-    """What a session has seen, which also keeps where each shard of one answer was read. at: by shard."""
+    """What a session has seen, which also keeps where each shard of one answer was read, by shard. at: last. first: at first."""
 
     def __init__(self, token: Mapping[int, int]) -> None:
         super().__init__(token)
         self.at: dict[int, int] = {}
+        self.first: dict[int, int] = {}
 
     def raise_to(self, positions: Iterable[tuple[int, int]]) -> None:
         told = dict(positions)
         self.at.update(told)
+        self.first = {**told, **self.first}
         super().raise_to(told.items())
 
 
@@ -79,6 +82,8 @@ class SimClient:
         database: str,
         shards: int,
         ids: list[str],
+        *,
+        by_vector: bool = False,
     ) -> None:
         self.name = name
         self._loop = loop
@@ -89,6 +94,7 @@ class SimClient:
         self._database = database
         self._shards = shards
         self._ids = ids
+        self._by_vector = by_vector
         self._rng = random.Random(loop.random.random())
         self._token = SeenSequences()
         self._known: dict[str, int] = {}
@@ -111,7 +117,7 @@ class SimClient:
             case "write":
                 self.write(level, ids)
             case "if":
-                self.write(Level.QUORUM, ids[:1], conditional=True)
+                self.write(Level.QUORUM, ids[:1], conditional=not self._by_vector)  # which takes no conditions
             case "delete":
                 self.delete(level, ids)
             case "read":
@@ -122,7 +128,16 @@ class SimClient:
     # What it does
 
     def _shards_of(self, ids: list[str]) -> list[int]:
+        """As the history is told. Where vectors decide, an id has no shard, and ids are seen at moments of their own: each is told as one."""
+        if self._by_vector:
+            return [self._ids.index(i) for i in ids]
         return [int(shard) for shard in shards_of(hash_ids(ids), self._shards)]
+
+    def _told(self, sequences: Mapping[int, int]) -> dict[int, int]:
+        """Sequences as the history is told: of one log for all shards, and so for all ids."""
+        if self._by_vector and sequences:
+            return dict.fromkeys(range(len(self._ids)), max(sequences.values()))
+        return dict(sequences)
 
     def write(self, level: Level, ids: list[str], *, conditional: bool = False) -> None:
         self._written += 1
@@ -132,7 +147,7 @@ class SimClient:
         request = f"{self.name}-{self._written}"
         op = self._recorder.write(
             self.name, level, ids, values,
-            if_version=expected, shards=shards, session=self.name, token=self._token, request=request,
+            if_version=expected, shards=shards, session=self.name, token=self._told(self._token), request=request,
         )  # fmt: skip
         rows = np.stack([vector_of(i, v) for i, v in zip(ids, values, strict=True)])
         metadata = [{"v": v} for v in values]
@@ -148,7 +163,7 @@ class SimClient:
         request = f"{self.name}-{self._written}"
         shards = self._shards_of(ids)
         op = self._recorder.delete(
-            self.name, level, ids, shards=shards, session=self.name, token=self._token, request=request
+            self.name, level, ids, shards=shards, session=self.name, token=self._told(self._token), request=request
         )
         seen = dict(self._token)
 
@@ -171,12 +186,13 @@ class SimClient:
                 self._recorder.raised(op, error)
             return
         self._token.raise_to(result.sequences.items())
-        self._recorder.ok(op, sequences=result.sequences)
+        self._recorder.ok(op, sequences=self._told(result.sequences))
 
     def read(self, level: Level, ids: list[str]) -> bool:
         """Whether it was answered."""
         token = dict(self._token) if level is Level.SESSION else {}
-        op = self._recorder.read(self.name, level, ids, shards=self._shards_of(ids), session=self.name, token=token)
+        shards, told = self._shards_of(ids), self._told(token)
+        op = self._recorder.read(self.name, level, ids, shards=shards, session=self.name, token=told)
 
         def ask(database: ClusterDatabase) -> tuple[list[tuple[str, int] | None], Served]:
             served = Served(token)
@@ -198,7 +214,8 @@ class SimClient:
     def search(self, level: Level, k: int) -> None:
         query = np.array([self._rng.gauss(0.0, 1.0) for _ in range(DIMENSION)], np.float32)
         token = dict(self._token) if level is Level.SESSION else {}
-        op = self._recorder.search(self.name, level, [float(x) for x in query], k, session=self.name, token=token)
+        values, told = [float(x) for x in query], self._told(token)
+        op = self._recorder.search(self.name, level, values, k, session=self.name, token=told)
 
         def ask(database: ClusterDatabase) -> tuple[list[Seen], Served]:
             served = Served(token)
@@ -213,8 +230,18 @@ class SimClient:
         self._saw(op, seen, served)
 
     def _saw(self, op: str, seen: list[Seen], served: Served) -> None:
-        self._recorder.ok(op, seen=seen, sequences=served.at)
+        self._recorder.ok(op, seen=seen, sequences=self._places(seen, served))
         self._token.raise_to(served.items())
+
+    def _places(self, seen: list[Seen], served: Served) -> dict[int, int]:
+        """How far what was seen goes at least, by shard as the history is told.
+
+        Where vectors decide, each id was found in some shard: at the earliest that any of them was seen at, or as it says itself.
+        """
+        if not self._by_vector:
+            return served.at
+        earliest = min(served.first.values(), default=0)
+        return {self._ids.index(one.id): max(earliest, one.version or 0) for one in seen}
 
     # How it asks
 

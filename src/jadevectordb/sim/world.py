@@ -46,7 +46,7 @@ from jadevectordb.sim.report import Report
 from jadevectordb.sim.servers import Server, Servers, Stream, Unit
 from jadevectordb.sim.threads import linked
 from jadevectordb.sim.transport import SimServer
-from jadevectordb.sim.workload import DIMENSION, MACHINE, VECTORS, SimClient
+from jadevectordb.sim.workload import DIMENSION, MACHINE, SAMPLE, VECTORS, SimClient
 from jadevectordb.topology.cluster_map import MAP_KEY, ClusterMap, ReplicaState
 
 HEALTHY_S_MAX = 120.0
@@ -69,6 +69,7 @@ class Shape:
     seal_rows: int = 12
     blackout_s: float = 0.0  # when all machines lose their power at once; 0: never
     pause_s: float = 0.15
+    sharding: str = "hash"  # or "vector"
 
 
 @dataclass
@@ -174,7 +175,7 @@ class World:
         for number in range(self.shape.clients):
             client = SimClient(
                 f"c{number}", self.loop, self.network, self._clients_process, self.recorder, self.running, DATABASE,
-                self.shape.shards, names,
+                self.shape.shards, names, by_vector=self.shape.sharding == "vector",
             )  # fmt: skip
             self.clients.append(client)
             self.loop.spawn(
@@ -200,6 +201,7 @@ class World:
         self._in_a_fiber(lambda: self._read_all(names), 60.0, "everything is read")
         self._await(self._is_whole, HEALTHY_S_MAX, "replicas are at the end")
         self._report_replicas()
+        self._look_for_doubles(names)
         report = check(self.recorder.history(), vectors=VECTORS, replicas_expected=3)
         lost = sum(stream.lost for stream in self.servers.streams.values())
         return Outcome(
@@ -210,9 +212,11 @@ class World:
     def _create(self) -> None:
         store = self.running()[0].store
         assert store is not None
+        sample = SAMPLE if self.shape.sharding == "vector" else None
         store.create_database(
-            DATABASE, DIMENSION, shards=self.shape.shards, replication=3, seal_rows=self.shape.seal_rows, index="FLAT"
-        )
+            DATABASE, DIMENSION, shards=self.shape.shards, replication=3, seal_rows=self.shape.seal_rows, index="FLAT",
+            sharding=self.shape.sharding, sample=sample,
+        )  # fmt: skip
 
     def _read_all(self, names: list[str]) -> None:
         for vector_id in names:
@@ -265,7 +269,7 @@ class World:
                 states = {replica.node: str(replica.state) for replica in shard.replicas}
                 if len(states) != record.replication or set(states.values()) != {ReplicaState.ACTIVE}:
                     return f"{record.id}/{shard.number}: {states}, {self._reports(record.id, shard.number)}"
-                end = self._end_of(record.id, shard.number)
+                end = self._end_of(record.id, 0 if self.shape.sharding == "vector" else shard.number)
                 for machine in states:
                     hosting = self.nodes[machine].hosting
                     hosted = None if hosting is None else hosting.get(record.id, shard.number)
@@ -304,6 +308,20 @@ class World:
             if database is not None:
                 replica = database.replicas[0]
                 self.recorder.replica(hosted.shard, node.name, hosted.watermark, replica.digest(), database.view.live)
+
+    def _look_for_doubles(self, names: list[str]) -> None:
+        """Every id lives in one shard at most, on every node."""
+        for node in self.running():
+            shards_of: dict[str, list[int]] = {}
+            for one, hosted in self.hosted():
+                database = hosted.readable if one is node else None
+                located = [] if database is None else database.view.shards[0].locate(names)
+                for name, at in zip(names, located, strict=bool(located)):
+                    if at is not None:
+                        shards_of.setdefault(name, []).append(hosted.shard)
+            for name, shards in shards_of.items():
+                if len(shards) > 1:
+                    raise DefectError(f"{name} is alive in shards {shards} on {node.name}")
 
 
 def _strong(vector_id: str) -> tuple[Level, list[str]]:
@@ -424,4 +442,9 @@ def shape_of(seed: int, *, short: bool = False) -> Shape:
     return replace(shape, busy_s=5.0, clients=3, pause_s=0.15) if short else shape
 
 
-__all__ = ["MACHINE", "Outcome", "Server", "Shape", "World", "run_seed", "shape_of", "simulated"]
+def by_vector(shape: Shape) -> Shape:
+    """The same with a database whose vectors decide their shard."""
+    return replace(shape, sharding="vector", shards=shape.shards + 1)
+
+
+__all__ = ["MACHINE", "Outcome", "Server", "Shape", "World", "by_vector", "run_seed", "shape_of", "simulated"]

@@ -39,6 +39,10 @@ def sharded(
         )
     trained = b""
     if strategy == "vector":
+        if config.schema.texts:
+            raise _invalid(
+                "Fields searched as text go with sharding by hash or range: a search by words visits every shard."
+            )
         if sample is None:
             raise _invalid(
                 "Sharding by vector finds its cells in a sample: give some thousands of the vectors to come as sample."

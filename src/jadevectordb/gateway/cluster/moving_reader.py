@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from typing import NoReturn
 
 import msgspec
 import numpy as np
@@ -91,6 +92,14 @@ class MovingReader(ClusterReader):
             make = _search_call(query, _told(options, visit), include)
             questions.append(self._question(visit.shards, make, wanted, self._search_hedging, at_least))
         return self._ask_each(questions)
+
+    # By words: counts over all shards would have to be of one moment
+
+    def ask(self, *call: object) -> NoReturn:
+        raise _no_words()
+
+    def ask_each(self, *call: object) -> NoReturn:
+        raise _no_words()
 
     # By id
 
@@ -240,6 +249,13 @@ def _search_call(
 ) -> Callable[[Asked], msgspec.Struct]:
     return lambda asked: Search(
         asked=asked, query=query, options=options, include=include, explain=explain, distinct=True
+    )
+
+
+def _no_words() -> JadeError:
+    return JadeError(
+        ErrorCode.NOT_IMPLEMENTED,
+        "Searching by words is not offered where vectors decide their shard: use a database that is sharded by hash for it.",
     )
 
 
