@@ -12,7 +12,18 @@ from hypothesis.extra.numpy import arrays
 
 from jadevectordb.log.entry import ENTRY_FORMAT_VERSION, decode, encode, encode_parts
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.operations import Barrier, Delete, DeleteWhere, Entry, Operation, Seal, Update, Write
+from jadevectordb.model.limits import SHARDS_MAX
+from jadevectordb.model.operations import (
+    Barrier,
+    Delete,
+    DeleteWhere,
+    Entry,
+    Operation,
+    PlacedWrite,
+    Seal,
+    Update,
+    Write,
+)
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 DOCUMENT = st.binary(max_size=40)
@@ -31,6 +42,14 @@ def writes(draw: st.DrawFn) -> Write:
 
 def versions(count: int) -> st.SearchStrategy[list[int] | None]:
     return st.none() | st.lists(VERSION, min_size=count, max_size=count)
+
+
+@st.composite
+def placed_writes(draw: st.DrawFn) -> PlacedWrite:
+    write = draw(writes())
+    shards = st.integers(0, SHARDS_MAX - 1)
+    places = draw(st.lists(shards, min_size=len(write.ids), max_size=len(write.ids)))
+    return PlacedWrite(write.ids, write.vectors, write.metadata, None, places)
 
 
 @st.composite
@@ -55,7 +74,7 @@ def other_operations(draw: st.DrawFn) -> Operation:
 def entries(draw: st.DrawFn) -> Entry:
     parts = draw(st.integers(1, 2**31))
     part = draw(st.integers(0, parts - 1))
-    operation = draw(writes() | other_operations())
+    operation = draw(writes() | placed_writes() | other_operations())
     seen = draw(st.none() | st.integers(0, 2**63 - 1))
     return Entry(operation, draw(st.integers(0, 2**63 - 1)), draw(TEXT), draw(TEXT), part, parts, seen)
 
@@ -67,6 +86,7 @@ def assert_same(one: Entry, other: Entry) -> None:
         a, b = one.operation, other.operation
         assert isinstance(b, Write)
         assert (a.ids, a.metadata, a.if_version) == (b.ids, b.metadata, b.if_version)
+        assert type(a) is type(b) and getattr(a, "places", None) == getattr(b, "places", None)
         assert a.vectors.shape == b.vectors.shape and a.vectors.dtype == b.vectors.dtype
         assert a.vectors.tobytes() == b.vectors.tobytes()  # NaNs included: the log keeps bits, others judge them
     else:

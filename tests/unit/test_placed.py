@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from jadevectordb.topology.placed import (
     encode_placed,
     placed_key,
 )
-from jadevectordb.topology.sharding import even_bounds, sharding_of, shards_of, shards_of_ids
+from jadevectordb.topology.sharding import choose, even_bounds, log_of, logs_of, sharding_of, shards_of, shards_of_ids
 
 IDS = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8), max_size=40)
 
@@ -71,10 +72,30 @@ def test_what_cannot_be_is_refused(strategy: str, shards: int, bounds: list[str]
     assert caught.value.code is ErrorCode.INVALID_ARGUMENT
 
 
-def test_sharding_by_vector_is_refused_with_the_reason() -> None:
-    with pytest.raises(JadeError, match="Use hash or range") as caught:
-        sharding_of("vector", 4)
-    assert caught.value.code is ErrorCode.NOT_IMPLEMENTED
+def test_shards_that_are_placed_by_vector_share_one_log() -> None:
+    vector, spread = sharding_of("vector", 4, cells="12ab"), sharding_of("hash", 4)
+    assert (vector.strategy, vector.cells) == ("vector", "12ab")
+    assert [log_of(vector, shard) for shard in range(4)] == [0] * 4 and logs_of(vector, 4) == 1
+    assert [log_of(spread, shard) for shard in range(4)] == [0, 1, 2, 3] and logs_of(spread, 4) == 4
+    with pytest.raises(JadeError, match="belong to range"):
+        sharding_of("vector", 2, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("shards", "metric", "sampled", "texts", "expected", "says"),
+    [
+        (4, Metric.COSINE, True, False, "vector", "need not visit all 4"),
+        (3, Metric.COSINE, True, False, "hash", "fewer than 4"),
+        (8, Metric.COSINE, False, False, "hash", "no sample"),
+        (8, Metric.HAMMING, True, False, "hash", "bits"),
+        (8, Metric.DOT, True, True, "hash", "words"),
+    ],
+)
+def test_auto_decides_by_what_is_known_and_says_why(
+    shards: int, metric: Metric, sampled: bool, texts: bool, expected: str, says: str
+) -> None:
+    strategy, why = choose(shards, metric, sampled=sampled, texts=texts)
+    assert strategy == expected and says in why
 
 
 def test_too_small_a_sample_is_refused() -> None:
@@ -102,3 +123,8 @@ def test_a_record_is_read_as_it_was_written() -> None:
         with pytest.raises(JadeError) as caught:
             decode_placed(damaged)
         assert caught.value.code is ErrorCode.CORRUPT
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    older = b'{"strategy":"range","bounds":["a"]}'
+    assert msgspec.json.decode(older, type=Sharding) == Sharding("range", ("a",))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from jadevectordb.control.observe import Observed
 from jadevectordb.control.truncation import may_truncate
+from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.index_kind import IndexKind
+from jadevectordb.model.metric import Metric
+from jadevectordb.model.schema import Schema
 from jadevectordb.topology.cluster_map import (
     ClusterMap,
     DatabaseRecord,
@@ -14,8 +21,16 @@ from jadevectordb.topology.cluster_map import (
     ReplicaState,
     ShardRecord,
 )
+from jadevectordb.topology.placed import PlacedDatabase, Sharding
 
 ACTIVE = ReplicaState.ACTIVE
+
+
+def placed(name: str, shards: int, sharding: Sharding) -> PlacedDatabase:
+    config = DatabaseConfig(
+        name=name, folder=name, dimension=2, metric=Metric.COSINE, shards=shards, index=IndexKind.FLAT, schema=Schema()
+    )
+    return PlacedDatabase(id=name, name=name, config=config, replication=3, sharding=sharding)
 
 
 def seen(checkpointed: dict[str, int | None], *, alive: str = "abc", dead_s: float = 10.0) -> Observed:
@@ -31,6 +46,7 @@ def seen(checkpointed: dict[str, int | None], *, alive: str = "abc", dead_s: flo
             if up_to is not None
         },
         dead_for_s={node: dead_s for node in checkpointed if node not in alive},
+        placed={"d": placed("d", 1, Sharding())},
     )
 
 
@@ -59,3 +75,29 @@ def test_what_something_else_needs_is_held() -> None:
 def test_nothing_is_said_of_shards_without_replicas() -> None:
     dropped = DatabaseRecord("d", 3, (ShardRecord(0),), dropped=True)
     assert may_truncate(Observed(map=ClusterMap(1, 1, {"d": dropped}))) == {}
+
+
+def shared(checkpointed: list[int | None], strategy: Literal["hash", "vector"]) -> Observed:
+    """A shard for each number, with one replica."""
+    shards = tuple(ShardRecord(at, (ReplicaRecord("a", ACTIVE),)) for at in range(len(checkpointed)))
+    reports = tuple(
+        ReplicaReport("d", at, ACTIVE, checkpointed=up_to) for at, up_to in enumerate(checkpointed) if up_to is not None
+    )
+    return Observed(
+        map=ClusterMap(3, 1, {"d": DatabaseRecord("d", 1, shards)}),
+        nodes={"a": NodeRecord(id="a", incarnation="i", peer="")},
+        alive=frozenset("a"),
+        beats={"a": Heartbeat("a", "i", 1, 3, reports)},
+        placed={"d": placed("d", len(checkpointed), Sharding(strategy))},
+    )
+
+
+def test_a_log_that_feeds_several_shards_goes_as_far_as_all_allow() -> None:
+    assert may_truncate(shared([500, 300, 400], "hash"), retained=100) == {"d": {0: 400, 1: 200, 2: 300}}
+    assert may_truncate(shared([500, 300, 400], "vector"), retained=100) == {"d": {0: 200}}
+    assert may_truncate(shared([500, None, 400], "vector"), retained=100) == {}
+    assert may_truncate(shared([500, 90, 400], "vector"), retained=100) == {}
+
+
+def test_a_database_whose_record_is_not_known_keeps_its_logs() -> None:
+    assert may_truncate(replace(shared([500, 300], "vector"), placed={}), retained=100) == {}

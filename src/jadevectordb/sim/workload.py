@@ -128,7 +128,7 @@ class SimClient:
     # What it does
 
     def _shards_of(self, ids: list[str]) -> list[int]:
-        """As the history is told. Where vectors decide, an id has no shard, and ids are seen at moments of their own: each is told as one."""
+        """As the history is told. Where vectors decide, each id may be seen at a moment of its own: as in a shard of its own."""
         if self._by_vector:
             return [self._ids.index(i) for i in ids]
         return [int(shard) for shard in shards_of(hash_ids(ids), self._shards)]

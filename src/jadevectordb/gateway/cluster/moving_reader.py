@@ -7,10 +7,9 @@ row may have left one shard before that shard was looked at, and reached another
 
     shown by a view            that; of several the newest
     left for another shard     that shard is asked, once it has applied the move
-    shown by none              it is not stored, unless a shard may have forgotten a departure since the moment that the read is of:
-                               then all are asked again as of a later one
+    shown by none              it is not stored, once that is certain (`query.absence`)
 
-That moment is the barrier of a STRONG read, or what a SESSION has seen. At EVENTUAL the first answers count. A count adds up what
+The read is of the moment of its barrier at STRONG, of what was seen at SESSION. At EVENTUAL the first answers count. A count adds up what
 each shard has at its own moment: exact when nothing moves meanwhile.
 """
 
@@ -31,6 +30,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import Filter
 from jadevectordb.model.limits import K_MAX
 from jadevectordb.ports.node_calls import Asked, Get, Items, Scroll, Search
+from jadevectordb.query.absence import to_be_seen
 from jadevectordb.query.barriers import Barriers
 from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import ReadLevel
@@ -118,17 +118,16 @@ class MovingReader(ClusterReader):
             names = [name for name in names if name not in found]
             if not names or wanted.level is ReadLevel.EVENTUAL:
                 return
-            seen = {shard: sequence for answer in answers for shard, sequence in answer.watermarks}
-            on_the_way = [one for one in _latest(answers, names) if seen[one[1]] < one[0]]
-            for sequence, shard in on_the_way:
-                at_least[shard] = max(at_least.get(shard, 0), sequence)
-            if on_the_way:
-                continue
-            # As of the moment that all shards were seen beyond, whatever left a shard since must be known
-            moment = min(at_least.get(shard, 0) for shard in self._shards)
-            if not moment or max(answer.forgotten for answer in answers) <= moment:
+            more = to_be_seen(
+                names,
+                [one for answer in answers for one in answer.departed],
+                max(answer.forgotten for answer in answers),
+                {shard: sequence for answer in answers for shard, sequence in answer.watermarks},
+                min(at_least.get(shard, 0) for shard in self._shards),
+            )
+            if not more:
                 return
-            at_least = dict.fromkeys(self._shards, max(seen.values()))
+            at_least |= {shard: max(sequence, at_least.get(shard, 0)) for shard, sequence in more.items()}
         raise _moving(names[0])
 
     def _get(self, names: Seq[str], wanted: Wanted, at_least: Mapping[int, int], vectors: bool) -> list[Items]:
@@ -220,16 +219,6 @@ class MovingReader(ClusterReader):
             for answer in answers
             for name, sequence, shard in answer.departed
         )
-
-
-def _latest(answers: Iterable[Items], names: Iterable[str]) -> list[tuple[int, int]]:
-    """When each of these ids left some shard last, and where to, of those that did."""
-    latest: dict[str, tuple[int, int]] = {}
-    for answer in answers:
-        for name, sequence, shard in answer.departed:
-            if sequence > latest.get(name, (0, 0))[0]:
-                latest[name] = sequence, shard
-    return [latest[name] for name in names if name in latest]
 
 
 def _place(name: str) -> tuple[int, str]:
