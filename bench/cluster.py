@@ -9,6 +9,7 @@ eventual   lag of EVENTUAL writes while that load goes on, and while 10,000 vect
 search     over 4 shards through a node that holds replicas: latency, CPU by node
 gateway    4 shards on 3 nodes through a node that holds none: its CPU a search is what a gateway costs
 workers    searches that ask 1, 2, 3 and 5 workers at the same data each: CPU a question and worker
+vectorsharding  by vector against by hash: shards visited, recall, CPU of searches and writes (`vector_sharding`)
 million    1,000,000 x 128 in 4 shards: latency through a gateway over a network interface, recall
 failover   a new master after kill -9; longest gap of writes and reads; the same for a planned stop
 restart    kill -9 of all nodes, seconds until they serve, everything acknowledged there
@@ -36,6 +37,7 @@ from pathlib import Path
 import numpy as np
 
 import jadevectordb as jade
+import vector_sharding
 from cluster_nodes import Node, Nodes, cpu_of
 
 WIDTH = 128
@@ -510,7 +512,7 @@ def measure_restart(nodes: Nodes) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, default=100_000)
-    arguments.add_argument("--only", default="writes,eventual,search,failover,restart,gateway,workers,million")
+    arguments.add_argument("--only", default="writes,eventual,search,failover,restart,gateway,workers,vectorsharding,million")
     arguments.add_argument("--million", type=int, default=1_000_000)
     given = arguments.parse_args()
     wanted = given.only.split(",")
@@ -525,6 +527,8 @@ def main() -> None:
                 measure_eventual(nodes, given.rows)
             if "search" in wanted or "failover" in wanted or "restart" in wanted:
                 measure_search(nodes, given.rows)
+            if "vectorsharding" in wanted:
+                vector_sharding.measure(nodes, *rows_and_queries(given.rows, vector_sharding.QUERIES), load)
             if "failover" in wanted:
                 measure_failover(nodes)
             if "restart" in wanted:

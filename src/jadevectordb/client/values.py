@@ -107,7 +107,10 @@ class Hits(list[Hit]):
 
 
 class Explanation(msgspec.Struct):
-    """The plan of a search with what it cost; times in microseconds of wall time on the server."""
+    """The plan of a search with what it cost; times in microseconds of wall time on the server.
+
+    nodes, visited: of a cluster: what each node was asked; which shards and why, where vectors decide their shard.
+    """
 
     recall: float = 0.0
     matches: int = 0
@@ -118,10 +121,12 @@ class Explanation(msgspec.Struct):
     segments: list[dict[str, Any]] = msgspec.field(default_factory=list)
     merge_us: float = 0.0
     total_us: float = 0.0
+    nodes: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    visited: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
+        return {name: value for name, value in plain.items() if value or name not in ("nodes", "visited")}
 
 
 class Page(msgspec.Struct):

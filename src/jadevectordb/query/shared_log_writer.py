@@ -16,15 +16,17 @@ import numpy as np
 
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.ids import NodeId, ShardId, VectorId
+from jadevectordb.model.ids import NodeId, RequestId, ShardId, VectorId
 from jadevectordb.model.operations import Barrier, Entry, Operation, PlacedWrite, Write
 from jadevectordb.ports.node_calls import Applied
 from jadevectordb.query.cluster_writer import (
+    _NOTHING_SEEN,
     AppendOnly,
     ClusterWriter,
     GatewayTime,
     _outcome,
     _Part,
+    _Piece,
     _Request,
     _unconfirmed,
 )
@@ -55,10 +57,11 @@ class SharedLogWriter(ClusterWriter):
         open_outbox: Callable[[], Outbox],
         new_request_id: Callable[[], str],
         stored_sizes: Callable[[list[VectorId]], Mapping[str, int]],
+        known: Callable[[], Mapping[int, tuple[int, int]]],
     ) -> None:
         super().__init__(
             placed, space, fan_out, log, time,
-            open_outbox=open_outbox, new_request_id=new_request_id, stored_sizes=stored_sizes,
+            open_outbox=open_outbox, new_request_id=new_request_id, stored_sizes=stored_sizes, known=known,
         )  # fmt: skip
         self._cells = cells
         self._shards = range(placed.config.shards)
@@ -71,7 +74,15 @@ class SharedLogWriter(ClusterWriter):
 
     # From a draft to entries
 
-    def _submit(self, draft: Draft, request_id: str, level: WriteLevel, atomic: bool, partial: bool) -> WriteResult:
+    def _submit(
+        self,
+        draft: Draft,
+        request_id: str,
+        level: WriteLevel,
+        atomic: bool,
+        partial: bool,
+        seen: Mapping[int, int],
+    ) -> WriteResult:
         del atomic, partial  # every request is all or nothing
         if not draft.names:
             return WriteResult(0, {})
@@ -83,7 +94,7 @@ class SharedLogWriter(ClusterWriter):
             )
         places = None if draft.rows is None else self._cells.shards_of(self._space.search_rows(draft.rows))
         starts = range(0, len(draft.names), draft.per_entry)
-        pieces = []
+        pieces: list[_Piece] = []
         for part, start in enumerate(starts):
             take = np.arange(start, min(start + draft.per_entry, len(draft.names)))
             operation = draft.operation(take)
@@ -94,11 +105,26 @@ class SharedLogWriter(ClusterWriter):
                 )
             names = draft.names[start : start + draft.per_entry]
             pieces.append((_LOG, names, operation, part, len(starts)))
-        return self._everywhere_of(self._write(pieces, request_id, level, conditional=False, partial=False))
+        return self._everywhere_of(self._write(pieces, request_id, level, False, False, seen))
 
-    def _everywhere(self, operation: Operation, request_id: str, level: WriteLevel) -> WriteResult:
-        written = self._write([(_LOG, [], operation, 0, 1)], request_id, level, conditional=False, partial=False)
-        return self._everywhere_of(written)
+    def _everywhere(
+        self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = _NOTHING_SEEN
+    ) -> WriteResult:
+        pieces: list[_Piece] = [(_LOG, [], operation, 0, 1)]
+        return self._everywhere_of(self._write(pieces, request_id, level, False, False, seen))
+
+    def _put_out(
+        self, pieces: list[_Piece], request_id: str, conditional: bool, seen: Mapping[int, int]
+    ) -> WriteResult:
+        """Without what was seen: whether a concurrent write is newer only the shard that holds the row could say, so the log decides."""
+        del conditional, seen  # refused before
+        time, node = self._time.tick(), NodeId(self._fan_out.node)
+        name = RequestId(request_id or self._new_request_id())
+        entries = [
+            (ShardId(_LOG), Entry(operation, time, node, name, part, count)) for _, _, operation, part, count in pieces
+        ]
+        self._open_outbox().append(entries)
+        return WriteResult(sum(len(names) for _, names, _, _, _ in pieces), {})
 
     def _everywhere_of(self, result: WriteResult) -> WriteResult:
         """Its sequence is one of every shard."""
