@@ -129,7 +129,7 @@ HISTORIES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(HISTORIES)
 def test_every_id_lives_in_the_shard_that_its_newest_write_names_and_in_no_other(history: History) -> None:
     for at, rows in enumerate(history.oracle):
@@ -138,7 +138,7 @@ def test_every_id_lives_in_the_shard_that_its_newest_write_names_and_in_no_other
             assert shown == ([rows[name]] if name in rows else [])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(HISTORIES, st.data())
 def test_a_read_tells_what_was_so_at_some_sequence_within_it(history: History, data: st.DataObject) -> None:
     """As `MovingReader._find` does it, for one id; how far a shard's departures are beyond its view is chance too."""
@@ -164,7 +164,7 @@ def test_a_read_tells_what_was_so_at_some_sequence_within_it(history: History, d
     raise AssertionError("the read does not end")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(HISTORIES)
 def test_a_delete_by_filter_takes_the_same_ids_wherever_they_are(history: History) -> None:
     """The entry is at one sequence of one log, so what it matches is what the whole database held there."""

@@ -32,6 +32,7 @@ from jadevectordb.ports.metadata_store import MetadataStore
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.schema_check import narrowed
 from jadevectordb.topology.placed import PlacedDatabase, decode_placed, encode_placed, placed_key
+from jadevectordb.topology.sharding import shares_one_log
 
 _APPLIED_AGAIN_ROWS_MAX = 5_000  # of each replica when it is opened anew: some ten milliseconds
 _SEALED_S_MAX = 10.0  # longer is not waited for what only shortens the opening
@@ -60,6 +61,8 @@ def alter(
     if same_config(old, wanted):
         return
     _check_possible(old, wanted)
+    if wanted.schema.texts and shares_one_log(placed.sharding):
+        raise _not_yet("fields searched as text where vectors decide their shard")
     demanded = narrowed(old.schema, wanted.schema)
     if demanded is not None:
         database.check_schema(demanded, ALTER_WAIT_S_MAX)

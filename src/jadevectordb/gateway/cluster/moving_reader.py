@@ -55,13 +55,6 @@ class MovingReader(ClusterReader):
 
     # Searching
 
-    def _ask_each(self, questions: list[Question]) -> list[Gathered]:
-        found = []
-        for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
-            some = questions[start : start + _QUESTIONS_AT_ONCE]
-            found += [one.checked(q) for q, one in zip(some, self._fan_out.ask_all(some), strict=True)]
-        return found
-
     def visit(self, query: bytes, options: Mapping[str, object]) -> Visit:
         """The shards that a search has to visit."""
         recall, k = options.get("recall"), options.get("k")
@@ -91,7 +84,19 @@ class MovingReader(ClusterReader):
             visit = self.visit(query, options)
             make = _search_call(query, _told(options, visit), include)
             questions.append(self._question(visit.shards, make, wanted, self._search_hedging, at_least))
-        return self._ask_each(questions)
+        return self._some_at_once(questions, wanted)
+
+    def _at_least(self, shards: Iterable[int], wanted: Wanted) -> Mapping[int, int]:
+        """What a session has seen of one shard it has seen of all: they follow one log, and an older row in another is not the id's."""
+        if wanted.level is ReadLevel.SESSION and wanted.seen:
+            return dict.fromkeys(shards, max(wanted.seen.values()))
+        return super()._at_least(shards, wanted)
+
+    def _some_at_once(self, questions: list[Question], wanted: Wanted) -> list[Gathered]:
+        found = []
+        for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
+            found += self._answers(questions[start : start + _QUESTIONS_AT_ONCE], wanted)
+        return found
 
     # By words: counts over all shards would have to be of one moment
 
@@ -137,7 +142,7 @@ class MovingReader(ClusterReader):
             return Get(asked=asked, ids=ids, vectors=vectors)
 
         hedging = self._row_hedging if len(ids) < 100 else None
-        gathered = self._fan_out.ask(self._question(self._shards, make, wanted, hedging, at_least))
+        gathered = self._answer(self._question(self._shards, make, wanted, hedging, at_least), wanted)
         return [one.answer for one in gathered.answers]
 
     def _keep(self, answer: Items, found: dict[str, Item]) -> None:
@@ -189,7 +194,7 @@ class MovingReader(ClusterReader):
             return Scroll(asked=asked, after=after, limit=limit, filter=condition)
 
         questions = [self._question((shard,), make, wanted, None, at_least) for shard in self._shards]
-        return [one.answer for gathered in self._ask_each(questions) for one in gathered.answers]
+        return [one.answer for gathered in self._some_at_once(questions, wanted) for one in gathered.answers]
 
     def _has_lost(
         self, items: list[Item], limit: int, after: str, watermarks: Mapping[int, int], wanted: Wanted

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.rest.http import Request, Response, Route, iso, reply
 from jadevectordb.gateway.rest.v1.databases import number
 from jadevectordb.gateway.rest.v1.search import flag
 from jadevectordb.gateway.service.lifecycle import AGE_DAYS_MAX, Retention
 from jadevectordb.gateway.service.services import Services
+from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.topology.sharding import shares_one_log
 
 _ALIASES: Mapping[str, str] = {
     "maxAgeDays": "max_age_days",
@@ -25,6 +28,12 @@ _NAMES = {"archive": "archiveOnExpire", "delete": "deleteOnExpire", "auto_scale"
 
 
 def _set(services: Services, request: Request) -> Response:
+    handle = request.entry.handle
+    if isinstance(handle, ClusterDatabase) and shares_one_log(handle.placed.sharding):
+        raise JadeError(
+            ErrorCode.NOT_IMPLEMENTED,
+            "Retention deletes only the version that it saw, which is not offered where vectors decide their shard: delete by a filter.",
+        )
     fields = request.fields(_ALIASES)
     changes: dict[str, Any] = {
         name: flag({shown: fields[name]}, shown, False) for name, shown in _NAMES.items() if name in fields
