@@ -54,7 +54,7 @@ def _some_ids() -> st.SearchStrategy[list[VectorId]]:
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     ids = draw(_some_ids())
-    kind = draw(st.sampled_from(["write"] * 6 + ["delete", "update", "seal", "barrier"]))
+    kind = draw(st.sampled_from(["write"] * 12 + ["delete", "update", "seal", "barrier"]))
     request_id = draw(st.sampled_from(["", "", "r1", "r2"]))
     match kind:
         case "write":
@@ -124,7 +124,7 @@ class History:
 HISTORIES = st.builds(
     History,
     st.lists(steps(), min_size=1, max_size=25),
-    st.integers(1, 4),
+    st.integers(1, 2),
     st.sets(st.tuples(st.integers(0, SHARDS - 1), st.integers(1, 25)), max_size=3),
 )
 
