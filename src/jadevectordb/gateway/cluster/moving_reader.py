@@ -68,12 +68,12 @@ class MovingReader(ClusterReader):
             return Visit(self._shards, recall, 0, "recall 1 takes all")
         return self._cells.visit(self._space.prepare_query(np.frombuffer(query, "<f4")), k, recall)
 
-    def search(
+    async def search(
         self, query: bytes, options: dict[str, object], include: Include, explain: bool, wanted: Wanted
     ) -> Gathered:
         visit = self.visit(query, options)
         make = _search_call(query, _told(options, visit), include, explain)
-        return self._ask(visit.shards, make, wanted, self._search_hedging)
+        return await self._search(visit.shards, make, wanted)
 
     def search_each(
         self, queries: Iterable[bytes], options: dict[str, object], include: Include, wanted: Wanted
@@ -103,7 +103,7 @@ class MovingReader(ClusterReader):
     def ask(self, *call: object) -> NoReturn:
         raise _no_words()
 
-    def ask_each(self, *call: object) -> NoReturn:
+    def ask_about(self, *call: object) -> NoReturn:
         raise _no_words()
 
     # By id

@@ -108,12 +108,15 @@ class ClusterReader:
         wanted: Wanted,
     ) -> Gathered:
         """Answers are `Found`, one a node. Raises what is wrong with the request, UNAVAILABLE, TIMEOUT."""
-        shards = self._shards
+        return await self._search(self._shards, _search_call(query, options, include, explain), wanted)
+
+    async def _search(
+        self, shards: tuple[int, ...], call: Callable[[Asked], msgspec.Struct], wanted: Wanted
+    ) -> Gathered:
         if wanted.level is ReadLevel.STRONG:
             at_least = await Waits(lambda: self._at_least(shards, wanted))
         else:
             at_least = self._at_least(shards, wanted)
-        call = _search_call(query, options, include, explain)
         question = self._question(shards, call, wanted, self._search_hedging, at_least)
         return _noted(wanted, await Ask(self._fan_out, question))
 
