@@ -234,14 +234,15 @@ class SimClient:
         self._token.raise_to(served.items())
 
     def _places(self, seen: list[Seen], served: Served) -> dict[int, int]:
-        """How far what was seen goes at least, by shard as the history is told.
+        """How far the view was that showed what was seen, by shard as the history is told.
 
-        Where vectors decide, each id was found in some shard: at the earliest that any of them was seen at, or as it says itself.
+        Where vectors decide, an id that was found stood from its version on, to beyond the earliest that any shard was seen at. One that
+        was not found was absent at some moment between the earliest and the latest, which nobody knows.
         """
         if not self._by_vector:
             return served.at
         earliest = min(served.first.values(), default=0)
-        return {self._ids.index(one.id): max(earliest, one.version or 0) for one in seen}
+        return {self._ids.index(one.id): max(earliest, one.version) for one in seen if one.version}
 
     # How it asks
 
