@@ -512,7 +512,9 @@ def measure_restart(nodes: Nodes) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rows", type=int, default=100_000)
-    arguments.add_argument("--only", default="writes,eventual,search,failover,restart,gateway,workers,vectorsharding,million")
+    arguments.add_argument(
+        "--only", default="writes,eventual,search,failover,restart,gateway,workers,vectorsharding,million"
+    )
     arguments.add_argument("--million", type=int, default=1_000_000)
     given = arguments.parse_args()
     wanted = given.only.split(",")
