@@ -138,7 +138,7 @@ def test_every_id_lives_in_the_shard_that_its_newest_write_names_and_in_no_other
             assert shown == ([rows[name]] if name in rows else [])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(HISTORIES, st.data())
 def test_a_read_tells_what_was_so_at_some_sequence_within_it(history: History, data: st.DataObject) -> None:
     """As `MovingReader._find` does it, for one id; how far a shard's departures are beyond its view is chance too."""
