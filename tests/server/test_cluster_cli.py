@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tests.hosting_world import wait_until
 from tests.nemesis.caller import Caller
 
 import jadevectordb as jade
@@ -250,6 +251,31 @@ def test_conflicts_are_listed_by_every_door(run: Run, local: LocalCluster) -> No
         metrics = metrics_of(local)
     assert f'jadevectordb_eventual_lag_seconds_count{{database="{made.id}"}}' in metrics
     assert f'jadevectordb_eventual_conflicts_total{{database="{made.id}",shard="0"}}' in metrics
+
+
+def test_what_is_asked_of_one_node_is_known_to_all(run: Run, local: LocalCluster) -> None:
+    with contextlib.ExitStack() as clients:
+        one, two, three = (
+            clients.enter_context(jade.Client(node.url, user="admin", password=local.admin_password, timeout=60.0))
+            for node in local.nodes
+        )
+        database = one.create_database("looked-after", 4, shards=2)
+        database.upsert(["a", "b"], np.eye(2, 4, dtype=np.float32))
+        wait_until(lambda: all("looked-after" in node.databases() for node in (two, three)))
+        policy = {"maxAgeDays": 30, "archiveOnExpire": True}
+        one.call("PUT", f"/v1/databases/{database.id}/lifecycle", policy)
+        told = two.call("GET", f"/v1/databases/{database.id}/lifecycle/status")
+        assert told["retentionPolicy"]["maxAgeDays"] == 30 and told["archivedCount"] == 0
+        checked = three.call("POST", f"/v2/databases/{database.id}/verify")
+        assert checked["sound"] and len(checked["replicas"]) == 6
+        alert = one.call("POST", "/v1/alerts", {"type": "info", "message": "the disks are to be replaced"})
+        assert three.call("PUT", f"/v1/alerts/{alert['id']}/acknowledge")["acknowledged"]
+        assert [
+            each["acknowledged"] for each in two.call("GET", "/v1/alerts")["alerts"] if each["id"] == alert["id"]
+        ] == [True]
+        changed = two.call("PATCH", f"/v2/databases/{database.id}", {"index": "HNSW", "schema": {"year": "integer"}})
+        assert changed["index"] == "HNSW"
+        assert two.call("GET", f"/v1/databases/{database.id}")["indexType"] == "HNSW"
 
 
 def test_shards_are_shown_with_their_replicas(run: Run, local: LocalCluster) -> None:
