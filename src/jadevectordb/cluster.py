@@ -131,9 +131,9 @@ class Foundation:
 
     def _refuse_others_folder(self, found: membership.FolderIdentity | None) -> None:
         """Before our nats-server, with the log of the folder's own cluster, meets the servers of another one."""
-        own = self.settings.cluster
-        if found is not None and cluster_settings.keeps_log(own):
-            kept = self._reach.record_kept(self._urls()[1:], self._bucket, IDENTITY_KEY, _IDENTITY_S)
+        own, others = self.settings.cluster, self._urls()[1:]
+        if found is not None and others and cluster_settings.keeps_log(own):
+            kept = self._reach.record_kept(others, self._bucket, IDENTITY_KEY, _IDENTITY_S)
             if kept is not None:
                 membership.refuse_other_cluster(self.folder, found, membership.identity_of(kept))
 

@@ -316,6 +316,23 @@ def test_down_stops_everything_and_up_brings_it_back(run: Run, local: LocalClust
         assert client.database("words").count() >= 400
 
 
+def test_a_cluster_with_one_keeper_of_the_log_comes_back_too(tmp_path: Path) -> None:
+    local = LocalCluster.make(tmp_path / "cluster", 1, None, "open-loopback")
+    (node,) = local.nodes
+    try:
+        for ended in (lambda: local.stop([node], lambda _: None), lambda: local.kill(node)):
+            local.start([node], lambda _: None)
+            with local.client() as client:
+                database = client.create_database("words", 4, exist_ok=True)
+                database.upsert([f"v{database.count()}"], np.ones((1, 4), np.float32))
+            ended()
+        local.start([node], lambda _: None)
+        with local.client() as client:
+            assert client.database("words").exists(["v0", "v1"]) == [True, True]
+    finally:
+        local.kill(node)
+
+
 # Whose process it is
 
 

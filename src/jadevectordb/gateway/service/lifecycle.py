@@ -69,7 +69,8 @@ class LivingDatabase(Protocol):
 class Lifecycle:
     """Thread-safe. databases: those there are now. deleted: told (database id, ids) of what went, for what belongs to vectors.
 
-    is_enforcer: whether this process is the one that sweeps; asked again before every batch. clocks: of all nodes.
+    is_enforcer: whether this process is the one that sweeps; asked again before every batch. clocks: of all nodes of a cluster, where
+    the next enforcer goes on.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Lifecycle:
         self._databases = databases
         self._clock = clock
         self._clocks = clocks or OneClock(clock)
+        self._is_alone = clocks is None
         self._archive = archive
         self._sweep_s = sweep_s
         self._deleted = deleted
@@ -229,13 +231,16 @@ class Lifecycle:
             self._next_run_ms = self._clock.now_ms() + int(self._sweep_s * 1000)
 
     def close(self) -> None:
-        """Ends after the batch at hand, and notes how far every database has come. Idempotent. To be called before the store's."""
+        """Ends after the batch at hand, and on a single node notes how far every database has come: in a cluster another node does,
+        and the store may have left already. Idempotent. To be called before the store's.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._note_all()
+        if self._is_alone:
+            self._note_all()
 
     # Keeping
 
