@@ -52,11 +52,11 @@ from jadevectordb.topology.placed import PlacedDatabase
 from jadevectordb.topology.sharding import shards_of_ids
 
 _AWAITED_AT_ONCE = 256  # calls of one request; a connection between nodes takes NODE_CALLS_MAX in all
-_NOTHING_SEEN: Mapping[int, int] = {}
+NOTHING_SEEN: Mapping[int, int] = {}
 _PATCH_BYTES_SURE = 4096  # patches up to this size are merged without looking at what is stored
 
 
-_Piece = tuple[int, list[VectorId], Operation, int, int]  # shard, ids, what to do, part, parts
+Piece = tuple[int, list[VectorId], Operation, int, int]  # shard, ids, what to do, part, parts
 
 
 class AppendOnly(Protocol):
@@ -89,7 +89,7 @@ class GatewayTime:
 
 
 @dataclass(slots=True)
-class _Part:
+class WritePart:
     """One entry of a request."""
 
     shard: int
@@ -101,13 +101,13 @@ class _Part:
 
 
 @dataclass(slots=True)
-class _Request:
-    parts: list[_Part]
+class WriteRequest:
+    parts: list[WritePart]
     level: WriteLevel
     conditional: bool
     until_s: float
     partial: bool = False
-    by_shard: dict[int, list[_Part]] = field(default_factory=dict)
+    by_shard: dict[int, list[WritePart]] = field(default_factory=dict)
 
 
 class ClusterWriter:
@@ -157,7 +157,7 @@ class ClusterWriter:
         *,
         atomic: bool = False,
         partial: bool = False,
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: Mapping[int, int] = NOTHING_SEEN,
     ) -> WriteResult:
         schema = self._placed.config.schema
         draft = draft_upsert(self._space, schema, ids, vectors, metadata, if_version, request_id)
@@ -172,7 +172,7 @@ class ClusterWriter:
         *,
         atomic: bool = False,
         partial: bool = False,
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: Mapping[int, int] = NOTHING_SEEN,
     ) -> WriteResult:
         draft = draft_delete(ids, if_version, request_id)
         return self._submit(draft, request_id, level, atomic, partial, seen)
@@ -188,7 +188,7 @@ class ClusterWriter:
         *,
         atomic: bool = False,
         partial: bool = False,
-        seen: Mapping[int, int] = _NOTHING_SEEN,
+        seen: Mapping[int, int] = NOTHING_SEEN,
     ) -> WriteResult:
         draft = draft_update(self._placed.config.schema, ids, metadata, merge, if_version, request_id)
         if merge:
@@ -196,7 +196,7 @@ class ClusterWriter:
         return self._submit(draft, request_id, level, atomic, partial, seen)
 
     def delete_where(
-        self, node: Filter, request_id: str, level: WriteLevel, seen: Mapping[int, int] = _NOTHING_SEEN
+        self, node: Filter, request_id: str, level: WriteLevel, seen: Mapping[int, int] = NOTHING_SEEN
     ) -> WriteResult:
         check_request_id(request_id)
         return self._everywhere(DeleteWhere(filters.to_json(node)), request_id, level, seen)
@@ -253,7 +253,7 @@ class ClusterWriter:
         per_entry = draft.per_entry
         if draft.conditional:
             per_entry = min(ENTRY_ROWS_MAX, per_entry * CONDITIONAL_ENTRY_FACTOR)
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for shard in used:
             mine = np.flatnonzero(shards == shard)
             if draft.conditional and len(mine) > per_entry:
@@ -269,14 +269,14 @@ class ClusterWriter:
         return self._write(pieces, request_id, level, draft.conditional, partial, seen)
 
     def _everywhere(
-        self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = _NOTHING_SEEN
+        self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = NOTHING_SEEN
     ) -> WriteResult:
-        pieces: list[_Piece] = [(shard, [], operation, 0, 1) for shard in range(self._placed.config.shards)]
+        pieces: list[Piece] = [(shard, [], operation, 0, 1) for shard in range(self._placed.config.shards)]
         return self._write(pieces, request_id, level, conditional=False, partial=False, seen=seen)
 
     def _write(
         self,
-        pieces: list[_Piece],
+        pieces: list[Piece],
         request_id: str,
         level: WriteLevel,
         conditional: bool,
@@ -287,19 +287,17 @@ class ClusterWriter:
             return self._put_out(pieces, request_id, conditional, seen)
         time, node = self._time.tick(), NodeId(self._fan_out.node)
         parts = [
-            _Part(shard, names, Entry(operation, time, node, RequestId(request_id), part, count))
+            WritePart(shard, names, Entry(operation, time, node, RequestId(request_id), part, count))
             for shard, names, operation, part, count in pieces
         ]
-        request = _Request(parts, level, conditional, self._fan_out.transport.now_s() + WRITE_S_MAX, partial)
+        request = WriteRequest(parts, level, conditional, self._fan_out.transport.now_s() + WRITE_S_MAX, partial)
         for one in parts:
             request.by_shard.setdefault(one.shard, []).append(one)
         self._append(request)
         self._await_applied(request)
         return _result(request)
 
-    def _put_out(
-        self, pieces: list[_Piece], request_id: str, conditional: bool, seen: Mapping[int, int]
-    ) -> WriteResult:
+    def _put_out(self, pieces: list[Piece], request_id: str, conditional: bool, seen: Mapping[int, int]) -> WriteResult:
         """seen: what the client has seen elsewhere, by shard. What this gateway knows comes first: the write's time is later."""
         if conditional:
             raise invalid(
@@ -321,7 +319,7 @@ class ClusterWriter:
 
     # Appending
 
-    def _append(self, request: _Request) -> None:
+    def _append(self, request: WriteRequest) -> None:
         """Sequences for the parts that are durable, an error for the others."""
         entries = [(ShardId(part.shard), part.entry) for part in request.parts]
         try:
@@ -336,7 +334,7 @@ class ClusterWriter:
         last = [(shard, parts[-1].sequence) for shard, parts in request.by_shard.items()]
         self._fan_out.known.note(self._placed.id, last)
 
-    def _append_failed(self, request: _Request, error: JadeError) -> None:
+    def _append_failed(self, request: WriteRequest, error: JadeError) -> None:
         durable: Mapping[int, int] = error.details.get("durable", {})
         plain = {name: value for name, value in error.details.items() if name != "durable"}
         # The log tells one error for all shards that failed: with several of them, any may have been stored
@@ -352,7 +350,7 @@ class ClusterWriter:
 
     # Awaiting
 
-    def _await_applied(self, request: _Request) -> None:
+    def _await_applied(self, request: WriteRequest) -> None:
         awaited = [part for part in request.parts if part.error is None and self._must_ask(request, part)]
         questions = [self._question(request, part.shard, part.sequence) for part in awaited]
         confirmations = self._confirmations(request)
@@ -361,22 +359,22 @@ class ClusterWriter:
         ]  # fmt: skip
         gathered = self._ask(request, questions + extra)
         for part, found in zip(awaited, gathered, strict=False):
-            part.applied, part.error = _outcome(part, found)
+            part.applied, part.error = outcome_of(part, found)
         for (shard, sequence, node), found in zip(confirmations, gathered[len(questions) :], strict=True):
             if (found.missing or found.error is not None) and node in self._replicas(shard):
-                error = _unconfirmed(shard, sequence, f"the replica on {node}")
+                error = unconfirmed(shard, sequence, f"the replica on {node}")
                 for part in request.by_shard[shard]:
                     part.error = part.error or error
         for parts in request.by_shard.values():
             for part in parts:
                 part.error = part.error or parts[-1].error  # of a shard's parts that were not asked about
 
-    def _must_ask(self, request: _Request, part: _Part) -> bool:
+    def _must_ask(self, request: WriteRequest, part: WritePart) -> bool:
         """What plain writes do is known beforehand: of several entries for a shard only the last must have been applied."""
         is_known = isinstance(part.entry.operation, Write) and not request.conditional
         return not is_known or part is request.by_shard[part.shard][-1]
 
-    def _confirmations(self, request: _Request) -> list[tuple[int, int, str]]:
+    def _confirmations(self, request: WriteRequest) -> list[tuple[int, int, str]]:
         """(shard, sequence, node) of every live replica that a STRONG write waits for."""
         if request.level is not WriteLevel.STRONG:
             return []
@@ -392,7 +390,7 @@ class ClusterWriter:
         record = picture.map.databases.get(self._placed.id)
         return [] if record is None else live_replicas(record, shard, picture.is_alive)
 
-    def _question(self, request: _Request, shard: int, sequence: int, only: str = "") -> Question:
+    def _question(self, request: WriteRequest, shard: int, sequence: int, only: str = "") -> Question:
         database = self._placed.id
         left_s = max(0.001, request.until_s - self._fan_out.transport.now_s())
 
@@ -403,7 +401,7 @@ class ClusterWriter:
             database, (shard,), make, left_s, min(left_s, WRITE_S_MAX / 4), only=only, weighed=False, accept=_is_known
         )
 
-    def _ask(self, request: _Request, questions: list[Question]) -> list[Gathered]:
+    def _ask(self, request: WriteRequest, questions: list[Question]) -> list[Gathered]:
         found: list[Gathered] = []
         for start in range(0, len(questions), _AWAITED_AT_ONCE):
             found += self._fan_out.ask_all(questions[start : start + _AWAITED_AT_ONCE])
@@ -414,11 +412,11 @@ def _is_known(applied: Applied) -> bool:
     return applied.known
 
 
-def _outcome(part: _Part, found: Gathered) -> tuple[Applied | None, JadeError | None]:
+def outcome_of(part: WritePart, found: Gathered) -> tuple[Applied | None, JadeError | None]:
     if found.error is not None:
         return None, found.error
     if found.missing:
-        return None, _unconfirmed(part.shard, part.sequence, "any replica")
+        return None, unconfirmed(part.shard, part.sequence, "any replica")
     applied: Applied = found.answers[0].answer
     if applied.known or (isinstance(part.entry.operation, Write) and part.entry.operation.if_version is None):
         return applied, None
@@ -430,7 +428,7 @@ def _outcome(part: _Part, found: Gathered) -> tuple[Applied | None, JadeError | 
     )
 
 
-def _unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
+def unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
     return JadeError(
         ErrorCode.UNAVAILABLE,
         f"The write is durable (entry {sequence} of shard {shard}) and will be applied, but that was not confirmed in time by "
@@ -439,7 +437,7 @@ def _unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
     )
 
 
-def _result(request: _Request) -> WriteResult:
+def _result(request: WriteRequest) -> WriteResult:
     """What was done; raises when a part of it was not, unless the caller takes failures for an answer."""
     count, duplicate = 0, False
     sequences: dict[int, int] = {}

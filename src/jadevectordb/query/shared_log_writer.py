@@ -20,15 +20,15 @@ from jadevectordb.model.ids import NodeId, RequestId, ShardId, VectorId
 from jadevectordb.model.operations import Barrier, Entry, Operation, PlacedWrite, Write
 from jadevectordb.ports.node_calls import Applied
 from jadevectordb.query.cluster_writer import (
-    _NOTHING_SEEN,
+    NOTHING_SEEN,
     AppendOnly,
     ClusterWriter,
     GatewayTime,
-    _outcome,
-    _Part,
-    _Piece,
-    _Request,
-    _unconfirmed,
+    Piece,
+    WritePart,
+    WriteRequest,
+    outcome_of,
+    unconfirmed,
 )
 from jadevectordb.query.drafts import Draft
 from jadevectordb.query.fan_out import FanOut
@@ -94,7 +94,7 @@ class SharedLogWriter(ClusterWriter):
             )
         places = None if draft.rows is None else self._cells.shards_of(self._space.search_rows(draft.rows))
         starts = range(0, len(draft.names), draft.per_entry)
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for part, start in enumerate(starts):
             take = np.arange(start, min(start + draft.per_entry, len(draft.names)))
             operation = draft.operation(take)
@@ -108,14 +108,12 @@ class SharedLogWriter(ClusterWriter):
         return self._everywhere_of(self._write(pieces, request_id, level, False, False, seen))
 
     def _everywhere(
-        self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = _NOTHING_SEEN
+        self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = NOTHING_SEEN
     ) -> WriteResult:
-        pieces: list[_Piece] = [(_LOG, [], operation, 0, 1)]
+        pieces: list[Piece] = [(_LOG, [], operation, 0, 1)]
         return self._everywhere_of(self._write(pieces, request_id, level, False, False, seen))
 
-    def _put_out(
-        self, pieces: list[_Piece], request_id: str, conditional: bool, seen: Mapping[int, int]
-    ) -> WriteResult:
+    def _put_out(self, pieces: list[Piece], request_id: str, conditional: bool, seen: Mapping[int, int]) -> WriteResult:
         """Without what was seen: whether a concurrent write is newer only the shard that holds the row could say, so the log decides."""
         del conditional, seen  # refused before
         time, node = self._time.tick(), NodeId(self._fan_out.node)
@@ -133,7 +131,7 @@ class SharedLogWriter(ClusterWriter):
 
     # Awaiting
 
-    def _await_applied(self, request: _Request) -> None:
+    def _await_applied(self, request: WriteRequest) -> None:
         """A replica of each shard (or every live one) has applied what must be known; what they did is added up."""
         parts = [part for part in request.parts if part.error is None]
         asked = [(part, shard) for part in parts if self._must_ask(request, part) for shard in self._shards]
@@ -145,18 +143,18 @@ class SharedLogWriter(ClusterWriter):
             self._add(part, shard, found)
         for (shard, node), found in zip(replicas, gathered[len(asked) :], strict=True):
             if (found.missing or found.error is not None) and node in self._replicas(shard):
-                parts[-1].error = parts[-1].error or _unconfirmed(_LOG, parts[-1].sequence, f"shard {shard} on {node}")
+                parts[-1].error = parts[-1].error or unconfirmed(_LOG, parts[-1].sequence, f"shard {shard} on {node}")
         for part in parts:
             part.error = part.error or parts[-1].error  # of those that were not asked about
 
-    def _live_replicas(self, request: _Request, parts: list[_Part]) -> list[tuple[int, str]]:
+    def _live_replicas(self, request: WriteRequest, parts: list[WritePart]) -> list[tuple[int, str]]:
         """(shard, node) of every replica that a STRONG write waits for."""
         if request.level is not WriteLevel.STRONG or not parts:
             return []
         return [(shard, node) for shard in self._shards for node in self._replicas(shard)]
 
-    def _add(self, part: _Part, shard: int, found: Gathered) -> None:
-        applied, error = _outcome(part, found)
+    def _add(self, part: WritePart, shard: int, found: Gathered) -> None:
+        applied, error = outcome_of(part, found)
         if error is not None or applied is None:
             part.error = part.error or error
         elif part.applied is None:

@@ -22,7 +22,7 @@ from typing import NoReturn
 import msgspec
 import numpy as np
 
-from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted, _cut
+from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted, pieces_of
 from jadevectordb.gateway.embedded.hits import Item
 from jadevectordb.index.space import VectorSpace
 from jadevectordb.model import filters
@@ -110,7 +110,7 @@ class MovingReader(ClusterReader):
 
     def find(self, names: Seq[str], wanted: Wanted, *, vectors: bool = True) -> list[Item | None]:
         found: dict[str, Item] = {}
-        for some in _cut(list(dict.fromkeys(names)), max(1, self._vector_rows // 2) if vectors else len(names)):
+        for some in pieces_of(list(dict.fromkeys(names)), max(1, self._vector_rows // 2) if vectors else len(names)):
             self._find(some, wanted, vectors, found)
         return [found.get(name) for name in names]
 

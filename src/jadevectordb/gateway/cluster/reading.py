@@ -197,7 +197,7 @@ class ClusterReader:
                 at_least,
             )
             for shard, mine in by_shard.items()
-            for some in _cut(mine, self._vector_rows if vectors else len(mine))
+            for some in pieces_of(mine, self._vector_rows if vectors else len(mine))
         ]
         return [
             self.rows_of(answered.answer)
@@ -444,7 +444,7 @@ def _look_call(what: LookedAt, hurry_s: float = 0.0) -> Callable[[Asked], msgspe
     return lambda asked: Look(asked=asked, what=what, hurry_s=hurry_s)
 
 
-def _cut(names: list[str], most: int) -> Iterable[list[str]]:
+def pieces_of(names: list[str], most: int) -> Iterable[list[str]]:
     return (names[start : start + most] for start in range(0, len(names), max(1, most)))
 
 
