@@ -2,12 +2,7 @@
 
 Any gateway may write: the logs order entries, replicas decide what they do (a condition that does not hold included), all
 alike. So the answer of one replica that has applied the entry is the result. A shard's part of a request is stored whole or not at
-all; over several shards each part stands for itself, and what became of each is told, never rounded up to success:
-
-    appended, applied      counted in the result
-    refused by a condition VERSION_CONFLICT for the ids of that entry
-    not appended           the log's error; `details["undecided"]` where it may have been, or may be yet
-    appended, not applied  it is durable, and will be; no replica said so in time, so the outcome is not known here
+all; over several shards each part stands for itself, and what became of each is told (`write_outcome`), never rounded up to success.
 """
 
 from __future__ import annotations
@@ -15,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -31,7 +25,6 @@ from jadevectordb.model.ids import HybridTime, NodeId, RequestId, Sequence, Shar
 from jadevectordb.model.limits import (
     CONDITIONAL_ENTRY_FACTOR,
     ENTRY_ROWS_MAX,
-    FAILED_IDS_NAMED_MAX,
     HYBRID_AHEAD_MS_MAX,
     METADATA_BYTES_MAX,
     WRITE_S_MAX,
@@ -46,7 +39,8 @@ from jadevectordb.query.outbox import Outbox
 from jadevectordb.query.question import Gathered, Question
 from jadevectordb.query.routing import live_replicas
 from jadevectordb.query.write_checks import check_request_id, invalid
-from jadevectordb.query.writer import Failed, WriteResult, conflict
+from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, result_of, unconfirmed
+from jadevectordb.query.writer import WriteResult
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.placed import PlacedDatabase
 from jadevectordb.topology.sharding import shards_of_ids
@@ -86,28 +80,6 @@ class GatewayTime:
             now_ms = self._wall.now_ms()
             if time > self._hybrid.last and to_ms(HybridTime(time)) <= now_ms + HYBRID_AHEAD_MS_MAX:
                 self._hybrid.observe(HybridTime(time), now_ms)
-
-
-@dataclass(slots=True)
-class WritePart:
-    """One entry of a request."""
-
-    shard: int
-    names: list[VectorId]  # that it is about; none for a filter, a seal
-    entry: Entry
-    sequence: int = 0
-    applied: Applied | None = None
-    error: JadeError | None = None
-
-
-@dataclass(slots=True)
-class WriteRequest:
-    parts: list[WritePart]
-    level: WriteLevel
-    conditional: bool
-    until_s: float
-    partial: bool = False
-    by_shard: dict[int, list[WritePart]] = field(default_factory=dict)
 
 
 class ClusterWriter:
@@ -295,7 +267,7 @@ class ClusterWriter:
             request.by_shard.setdefault(one.shard, []).append(one)
         self._append(request)
         self._await_applied(request)
-        return _result(request)
+        return result_of(request)
 
     def _put_out(self, pieces: list[Piece], request_id: str, conditional: bool, seen: Mapping[int, int]) -> WriteResult:
         """seen: what the client has seen elsewhere, by shard. What this gateway knows comes first: the write's time is later."""
@@ -410,73 +382,3 @@ class ClusterWriter:
 
 def _is_known(applied: Applied) -> bool:
     return applied.known
-
-
-def outcome_of(part: WritePart, found: Gathered) -> tuple[Applied | None, JadeError | None]:
-    if found.error is not None:
-        return None, found.error
-    if found.missing:
-        return None, unconfirmed(part.shard, part.sequence, "any replica")
-    applied: Applied = found.answers[0].answer
-    if applied.known or (isinstance(part.entry.operation, Write) and part.entry.operation.if_version is None):
-        return applied, None
-    return None, JadeError(
-        ErrorCode.UNAVAILABLE,
-        f"The write is durable and applied (entry {part.sequence} of shard {part.shard}), but what it did is no longer remembered: "
-        "read the vectors to see.",
-        details={"undecided": True, "durable": {part.shard: part.sequence}},
-    )
-
-
-def unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
-    return JadeError(
-        ErrorCode.UNAVAILABLE,
-        f"The write is durable (entry {sequence} of shard {shard}) and will be applied, but that was not confirmed in time by "
-        f"{by}: sending it again with the same request id is safe.",
-        details={"undecided": True, "durable": {shard: sequence}},
-    )
-
-
-def _result(request: WriteRequest) -> WriteResult:
-    """What was done; raises when a part of it was not, unless the caller takes failures for an answer."""
-    count, duplicate = 0, False
-    sequences: dict[int, int] = {}
-    failures: list[Failed] = []
-    for part in request.parts:
-        applied, error = part.applied, part.error
-        if error is None and applied is not None and applied.is_refused:
-            error = conflict(applied.refused_id, applied.refused_expected, applied.refused_actual)
-        if error is not None:
-            failures.append(Failed(part.names, error))
-            continue
-        known = applied is not None and applied.known
-        count += applied.changed if applied is not None and known else len(part.names)
-        duplicate = duplicate or bool(applied is not None and applied.duplicate)
-        sequence = applied.sequence if applied is not None and known else part.sequence
-        sequences[part.shard] = max(sequences.get(part.shard, 0), sequence)
-    result = WriteResult(count, sequences, duplicate, tuple(failures))
-    if failures and not (request.partial and sequences):
-        raise _failed(result, several=len(request.by_shard) > 1)
-    return result
-
-
-def _failed(result: WriteResult, several: bool) -> JadeError:
-    first = result.failures[0].error
-    if not several:
-        return first
-    ids = [name for failure in result.failures for name in failure.ids]
-    undecided = any(failure.error.details.get("undecided") for failure in result.failures)
-    if result.sequences:
-        why = first.message.replace("nothing was written", "nothing of its shard's part was written")
-        says = f"The request was done in part: {result.count} vectors were written, {len(ids)} failed. {why}"
-    else:
-        says = first.message
-    return JadeError(
-        first.code,
-        says,
-        details={
-            **first.details, "undecided": undecided, "written": result.count, "failed": len(ids),
-            "failed_ids": ids[:FAILED_IDS_NAMED_MAX],
-            "codes": sorted({str(failure.error.code) for failure in result.failures}),
-        },
-    )  # fmt: skip

@@ -19,22 +19,13 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import NodeId, RequestId, ShardId, VectorId
 from jadevectordb.model.operations import Barrier, Entry, Operation, PlacedWrite, Write
 from jadevectordb.ports.node_calls import Applied
-from jadevectordb.query.cluster_writer import (
-    NOTHING_SEEN,
-    AppendOnly,
-    ClusterWriter,
-    GatewayTime,
-    Piece,
-    WritePart,
-    WriteRequest,
-    outcome_of,
-    unconfirmed,
-)
+from jadevectordb.query.cluster_writer import NOTHING_SEEN, AppendOnly, ClusterWriter, GatewayTime, Piece
 from jadevectordb.query.drafts import Draft
 from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import WriteLevel
 from jadevectordb.query.outbox import Outbox
 from jadevectordb.query.question import Gathered
+from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, unconfirmed
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.topology.cells import CellMap
 from jadevectordb.topology.placed import PlacedDatabase

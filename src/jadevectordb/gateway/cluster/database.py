@@ -6,7 +6,6 @@ seen, which a read raises), `allow_partial` and `timeout` on reads. What a clust
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, overload
@@ -14,44 +13,37 @@ from typing import Any, overload
 import msgspec
 import numpy.typing as npt
 
-from jadevectordb.gateway.cluster.looking import ClusterLooks
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.reading import ClusterReader, Include, Wanted
 from jadevectordb.gateway.cluster.searching import ClusterSearches, not_yet
+from jadevectordb.gateway.cluster.tended import TendedDatabase
 from jadevectordb.gateway.cluster.text_searching import TextSearches
-from jadevectordb.gateway.cluster.verifying import ReplicaCheck, check_replicas, raise_unsound
 from jadevectordb.gateway.cluster.words import ClusterWords
 from jadevectordb.gateway.embedded.arguments import (
     count_of,
     names_of,
-    number_of,
     place_of,
-    timeout_of,
 )
 from jadevectordb.gateway.embedded.database import MetadataLike
 from jadevectordb.gateway.embedded.hits import Group, Hits, Item, Page
 from jadevectordb.gateway.embedded.opening import FilterLike
-from jadevectordb.gateway.embedded.stats import Stats
-from jadevectordb.model.database import DatabaseConfig, same_config
-from jadevectordb.model.errors import ErrorCode, JadeError
+from jadevectordb.model.database import same_config
 from jadevectordb.model.limits import BY_ID_ROWS_MAX, READ_S_MAX
-from jadevectordb.model.schema import Schema
 from jadevectordb.query import executor
 from jadevectordb.query.awaiting import Waits, waiting
 from jadevectordb.query.cluster_writer import ClusterWriter
-from jadevectordb.query.levels import ReadLevel, read_level, write_level
+from jadevectordb.query.levels import write_level
 from jadevectordb.query.seen import SeenSequences
 from jadevectordb.query.write_checks import check_ids, invalid
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.segment.reader import SegmentReader
-from jadevectordb.shard.conflicts import ConflictReport
 from jadevectordb.topology.placed import PlacedDatabase
 
 _NOTHING_SEEN: Mapping[int, int] = {}
 _GROUPS_FACTOR = 4
 
 
-class ClusterDatabase:
+class ClusterDatabase(TendedDatabase):
     """Made by `ClusterStore`. Every method may be called from many threads at once."""
 
     is_clustered = True  # what tells handlers that reads and writes take a consistency
@@ -59,38 +51,10 @@ class ClusterDatabase:
     def __init__(
         self, placed: PlacedDatabase, mirror: ClusterMirror, reader: ClusterReader, writer: ClusterWriter
     ) -> None:
-        self.placed = placed
-        self._mirror = mirror
-        self._reader = reader
-        self._writer = writer
+        super().__init__(placed, mirror, reader, writer)
         self._searches = ClusterSearches(placed, reader)
         self.words = ClusterWords(placed.config, reader)
         self._text_searches = TextSearches(placed.config, reader, self._searches, self.words)
-        self._looks = ClusterLooks(placed, mirror, reader)
-        self._closed = threading.Event()
-
-    # What it is
-
-    @property
-    def name(self) -> str:
-        return self.placed.config.name
-
-    @property
-    def dimension(self) -> int:
-        return self.placed.config.dimension
-
-    @property
-    def metric(self) -> str:
-        return str(self.placed.config.metric)
-
-    @property
-    def config(self) -> DatabaseConfig:
-        return self.placed.config
-
-    def __repr__(self) -> str:
-        return (
-            f"<ClusterDatabase {self.name!r}: {self.config.shards} shards, dimension {self.dimension}, {self.metric}>"
-        )
 
     def __len__(self) -> int:
         return self.count()
@@ -214,7 +178,7 @@ class ClusterDatabase:
         timeout: float = READ_S_MAX,
     ) -> Item | list[Item | None] | None:
         """One item (None when there is none), or a list as long as the ids given."""
-        wanted = self._wanted(consistency, seen, timeout)
+        wanted = self.wanted(consistency, seen, timeout)
         items = self._reader.find(names_of(ids), wanted)
         return items[0] if isinstance(ids, str) else items
 
@@ -235,7 +199,7 @@ class ClusterDatabase:
         timeout: float = READ_S_MAX,
     ) -> bool | list[bool]:
         """Whether each id is stored."""
-        wanted = self._wanted(consistency, seen, timeout)
+        wanted = self.wanted(consistency, seen, timeout)
         found = [item is not None for item in self._reader.find(names_of(ids), wanted, vectors=False)]
         return found[0] if isinstance(ids, str) else found
 
@@ -249,7 +213,7 @@ class ClusterDatabase:
         timeout: float = READ_S_MAX,
     ) -> int:
         """Exactly how many vectors there are, or match, in each shard at some moment of the call."""
-        wanted = self._wanted(consistency, seen, timeout, allow_partial)
+        wanted = self.wanted(consistency, seen, timeout, allow_partial)
         return self._reader.count(self._searches.parse(filter), wanted)
 
     def scroll(
@@ -264,7 +228,7 @@ class ClusterDatabase:
         timeout: float = READ_S_MAX,
     ) -> Page:
         """As `Database.scroll`. vectors: send them along; without it they are fetched when they are looked at."""
-        wanted = self._wanted(consistency, seen, timeout)
+        wanted = self.wanted(consistency, seen, timeout)
         limit = count_of(limit, "limit")
         place_of(cursor)  # raises for what no page gave
         items = self._reader.scroll(limit, cursor or "", self._searches.parse(filter), wanted, vectors=vectors)
@@ -325,7 +289,7 @@ class ClusterDatabase:
 
         allow_partial: the answer may lack shards that nobody answers for; its `missing_shards` names them.
         """
-        wanted = self._wanted(consistency, seen, timeout, allow_partial)
+        wanted = self.wanted(consistency, seen, timeout, allow_partial)
         options = self._searches.options(
             k, filter, recall, threshold, max_distance, exact, nprobe, candidates, ef_search, group_by, group_size
         )
@@ -357,7 +321,7 @@ class ClusterDatabase:
         timeout: float = READ_S_MAX,
     ) -> list[Hits]:
         """`search` for each row of vectors (m, dimension)."""
-        wanted = self._wanted(consistency, seen, timeout)
+        wanted = self.wanted(consistency, seen, timeout)
         options = self._searches.options(k, filter, recall, None, None, False, None, None, None, None, 1)
         return self._searches.search_each(vectors, options, include, wanted)
 
@@ -400,92 +364,6 @@ class ClusterDatabase:
         assert explanation is not None
         return explanation.as_dict()
 
-    # Looking after it
-
-    def stats(self) -> Stats:
-        """Of one replica of each shard, as it is now there."""
-        self._check_open()
-        return self._looks.stats()
-
-    @property
-    def trouble(self) -> str:
-        """What keeps shards from being read, as far as this node knows, "" when nothing does. Asks nobody."""
-        return "closed" if self._closed.is_set() else self._looks.trouble()
-
-    def written_up_to(self, shard: int, mark: int, limit: int, seen: SeenSequences) -> list[Item]:
-        """Up to `limit` vectors of a shard whose version, the sequence that wrote them last, is at most the mark."""
-        return self._reader.aged(shard, mark, limit, self._wanted("session", seen, READ_S_MAX))
-
-    def background_trouble(self) -> JadeError | None:
-        """As `trouble`, for alerts."""
-        self._check_open()
-        says = self._looks.trouble()
-        return JadeError(ErrorCode.UNAVAILABLE, says) if says else None
-
-    @property
-    def index_in_use(self) -> str:
-        """What most rows are searched with; some seconds old."""
-        self._check_open()
-        return self._looks.index_in_use()
-
-    async def finding_index_in_use(self) -> str:
-        """`index_in_use`, as a coroutine."""
-        known = self._looks.index_known()
-        return await Waits(lambda: self.index_in_use) if known is None else known
-
-    def watermarks(self) -> list[int]:
-        """The newest log sequence that a replica of each shard has applied, now."""
-        self._check_open()
-        return self._looks.stats().watermarks
-
-    def search_cost_us(self) -> float:
-        """A search may wait for other nodes: it is never to be done where nothing may wait."""
-        return float("inf")
-
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Seal what is growing and return when every replica on a live node has indexed it. Raises TIMEOUT after `timeout` s."""
-        self._seal_and_wait(timeout, compact=False)
-
-    def compact(self, timeout: float | None = None) -> None:
-        """Merge every shard into one segment without dead rows, on all its replicas on live nodes, and wait for it."""
-        self._seal_and_wait(timeout, compact=True)
-
-    def _seal_and_wait(self, timeout: float | None, *, compact: bool) -> None:
-        limit_s = timeout_of(timeout)
-        sequences = self.seal(compact=compact)
-        self.wait_settled(sequences, limit_s)
-
-    def seal(self, *, compact: bool) -> Mapping[int, int]:
-        """Ask for what is growing to be sealed; the sequences to wait for."""
-        self._check_open()
-        return self._writer.seal(compact=compact).sequences
-
-    def wait_settled(self, sequences: Mapping[int, int], limit_s: float | None) -> None:
-        """Until the replicas on live nodes have applied these and have no index to build. Raises TIMEOUT."""
-        self._looks.wait_settled(sequences, limit_s, self._check_open)
-
-    def verify(self) -> None:
-        """Have every replica's files read and compared with their checksums, each on its node.
-
-        Raises CORRUPT when some are damaged, UNAVAILABLE when some could not be read; `details["replicas"]` names them.
-        """
-        raise_unsound(self.name, self.verify_replicas())
-
-    def verify_replicas(self) -> list[ReplicaCheck]:
-        """As `verify`, what was found of each replica, by shard and node."""
-        self._check_open()
-        return check_replicas(self.placed, self._mirror, self._reader, self._check_open)
-
-    def conflicts(self) -> dict[int, ConflictReport]:
-        """Of each shard, of one replica: writes at EVENTUAL that did not know of another write of the same vector."""
-        self._check_open()
-        return self._reader.conflicts(Wanted())
-
-    def digest(self) -> list[str]:
-        """A fingerprint of each shard's contents, of one replica each."""
-        self._check_open()
-        return self._reader.digests(Wanted(timeout_s=60.0))
-
     # For those who look inside
 
     def reconfigure(self, placed: PlacedDatabase) -> None:
@@ -498,16 +376,6 @@ class ClusterDatabase:
         self._searches, self.words = searches, words
         self._text_searches = TextSearches(placed.config, self._reader, searches, words)
         self.placed = placed
-
-    def are_written(self, sequences: Mapping[int, int], rows: int) -> bool:
-        """As `ClusterLooks.are_written`."""
-        self._check_open()
-        return self._looks.are_written(sequences, rows)
-
-    def check_schema(self, schema: Schema, timeout_s: float) -> None:
-        """Whether all that is written fits these declarations. Raises SCHEMA_VIOLATION, UNAVAILABLE, TIMEOUT."""
-        self._check_open()
-        self._reader.check_schema(schema, Wanted(ReadLevel.STRONG, timeout_s=timeout_s))
 
     def query_of(self, vector: npt.ArrayLike) -> bytes:
         """A query vector as nodes are asked with it. Raises DIMENSION_MISMATCH, INVALID_VECTOR."""
@@ -524,32 +392,3 @@ class ClusterDatabase:
     def items_of(self, names: Seq[str], wanted: Wanted) -> list[Item | None]:
         """As `get`, without vectors until they are looked at."""
         return self._reader.find(names, wanted, vectors=False)
-
-    def wanted(
-        self,
-        consistency: str = "session",
-        seen: SeenSequences | None = None,
-        timeout: float = READ_S_MAX,
-        allow_partial: bool = False,
-    ) -> Wanted:
-        """How a read is to be done. Raises INVALID_ARGUMENT."""
-        return self._wanted(consistency, seen, timeout, allow_partial)
-
-    def _wanted(
-        self, consistency: str, seen: SeenSequences | None, timeout: float, allow_partial: bool = False
-    ) -> Wanted:
-        self._check_open()
-        timeout_s = number_of(timeout, "timeout")
-        if not 0 < timeout_s <= 3600:
-            raise invalid(f"timeout must be above 0 and at most 3600 seconds, got {timeout}.")
-        if seen:
-            self._reader.check_seen(seen)
-        return Wanted(read_level(consistency), SeenSequences() if seen is None else seen, allow_partial, timeout_s)
-
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise JadeError(ErrorCode.CLOSED, f"Database {self.name!r} was dropped, or this node stops.")
-
-    def close(self) -> None:
-        """Later calls raise CLOSED. Again is fine."""
-        self._closed.set()

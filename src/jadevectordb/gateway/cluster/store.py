@@ -9,13 +9,12 @@ A handle works as long as its database exists, whatever becomes of nodes: it fol
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
@@ -24,6 +23,7 @@ from jadevectordb.gateway.cluster.altering import alter
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.cluster.mirror import ClusterMirror
 from jadevectordb.gateway.cluster.moving_reader import MovingReader
+from jadevectordb.gateway.cluster.outboxes import Outboxes, OutboxFolders
 from jadevectordb.gateway.cluster.reading import ClusterReader, Wanted
 from jadevectordb.gateway.embedded.alteration import altered
 from jadevectordb.index.space import VectorSpace
@@ -35,7 +35,6 @@ from jadevectordb.model.index_parameters import parse_index_parameters
 from jadevectordb.model.limits import PLACE_S_MAX, SEAL_ROWS
 from jadevectordb.model.schema import Schema, parse_schema
 from jadevectordb.ports.clock import Clock
-from jadevectordb.ports.log import Log
 from jadevectordb.ports.metadata_store import MetadataStore
 from jadevectordb.ports.transport import Transport
 from jadevectordb.query.balancer import Balancer, Balancing
@@ -43,7 +42,7 @@ from jadevectordb.query.barriers import Barriers
 from jadevectordb.query.cluster_writer import AppendOnly, ClusterWriter, GatewayTime
 from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import ReadLevel
-from jadevectordb.query.outbox import Outbox, OutboxFigures
+from jadevectordb.query.outbox import OutboxFigures
 from jadevectordb.query.question import OwnReplicas
 from jadevectordb.query.shared_log_writer import SharedLogWriter
 from jadevectordb.topology.cells import cells_key
@@ -51,23 +50,8 @@ from jadevectordb.topology.cluster_map import DatabaseRecord, ReplicaState
 from jadevectordb.topology.placed import PlacedDatabase, Sharding, check_replication, encode_placed, placed_key
 from jadevectordb.topology.sharding import shares_one_log
 
-logger = logging.getLogger("jadevectordb.clusterstore")
 _NAME_PREFIX = "cluster/name/"
 _NEVER_AGAIN = re.compile(r"db_[0-9a-f]{16}")  # as the catalog makes them, from chance
-_DRAIN_S = 5.0  # for writes at EVENTUAL, when the node stops
-
-
-class OutboxFolders(Protocol):
-    """Where this node keeps writes at EVENTUAL until they are published: a log of its own for each database."""
-
-    def known(self) -> list[str]:
-        """Ids of databases that have one."""
-        ...
-
-    def open(self, database: str) -> Log: ...
-    def remove(self, database: str) -> None:
-        """Of a database that is no more; its log is closed."""
-        ...
 
 
 class ClusterStore:
@@ -101,19 +85,17 @@ class ClusterStore:
         self._time = GatewayTime(clock)
         self._open_log = open_log
         self._new_id = new_id
-        self._folders = outboxes
+        self._outboxes = Outboxes(outboxes, mirror, open_log, clock, self._time)
         self._replication = replication
         self._shards = shards
         self._place_s = place_s
         self._lock = threading.RLock()
         self._altering = threading.Lock()  # one at a time on this node
         self._handles: dict[str, ClusterDatabase] = {}  # by id
-        self._outboxes: dict[str, Outbox] = {}  # by id
         self._closed = False
         self.on_change: list[Callable[[], None]] = []  # a database came or went, here or from another node
         mirror.on_database.append(self._database_changed)
-        for database_id in [] if outboxes is None else outboxes.known():  # what a stop or crash left is published now
-            self._reopen_outbox(database_id)
+        self._outboxes.reopen()
 
     # Databases
 
@@ -299,7 +281,7 @@ class ClusterStore:
             self.fan_out,
             log,
             self._time,
-            open_outbox=lambda: self._outbox(placed),
+            open_outbox=lambda: self._outboxes.of(placed),
             new_request_id=self._new_id,
             stored_sizes=stored_sizes,
             known=lambda: self._known(placed.id),
@@ -382,51 +364,12 @@ class ClusterStore:
         else:
             with self._lock:
                 handle = self._handles.pop(database_id, None)
-                outbox = self._outboxes.pop(database_id, None)
             if handle is not None:
                 handle.close()
-            if outbox is not None:
-                self._end_outbox(database_id, outbox)
+            self._outboxes.end(database_id)
             self.fan_out.known.forget(database_id)
         for tell in list(self.on_change):
             tell()
-
-    # Writes at EVENTUAL
-
-    def _outbox(self, placed: PlacedDatabase) -> Outbox:
-        """Of this database, opened at its first use."""
-        if self._folders is None:
-            raise JadeError(
-                ErrorCode.NOT_IMPLEMENTED,
-                "This node keeps no outbox, so it takes no writes at EVENTUAL: write at QUORUM.",
-            )
-        with self._lock:
-            self._check_open()
-            outbox = self._outboxes.get(placed.id)
-            if outbox is None:
-                log = self._folders.open(placed.id)
-                outbox = Outbox(log, placed.config.shards, self._open_log(placed.id).append, self._clock)
-                # What this node takes from now on comes after what it took before a restart, whatever its clock says
-                self._time.observe(outbox.newest_time)
-                self._outboxes[placed.id] = outbox
-            return outbox
-
-    def _reopen_outbox(self, database_id: str) -> None:
-        placed = self.mirror.placed().get(database_id)
-        if placed is not None:
-            self._outbox(placed)
-            return
-        assert self._folders is not None
-        logger.warning("database %s was dropped: what this node was to publish to it is removed", database_id)
-        self._folders.remove(database_id)
-
-    def _end_outbox(self, database_id: str, outbox: Outbox) -> None:
-        outbox.close()
-        assert self._folders is not None
-        try:
-            self._folders.remove(database_id)
-        except (JadeError, OSError) as error:
-            logger.warning("the outbox of the dropped database %s stays on the disk: %s", database_id, error)
 
     def _known(self, database_id: str) -> Mapping[int, tuple[int, int]]:
         """How far this gateway knows each shard's log, and the newest hybrid time it has heard of from there."""
@@ -446,9 +389,7 @@ class ClusterStore:
 
     def outbox_figures(self) -> dict[str, OutboxFigures]:
         """Of each database that this node took writes at EVENTUAL for, by id."""
-        with self._lock:
-            outboxes = dict(self._outboxes)
-        return {database_id: outbox.figures() for database_id, outbox in outboxes.items()}
+        return self._outboxes.figures()
 
     # The end
 
@@ -462,13 +403,10 @@ class ClusterStore:
             if self._closed:
                 return
             self._closed = True
-            handles, outboxes = list(self._handles.values()), list(self._outboxes.values())
+            handles = list(self._handles.values())
         for handle in handles:
             handle.close()
-        until_s = self._clock.monotonic_s() + _DRAIN_S
-        for outbox in outboxes:
-            outbox.wait_published(max(0.0, until_s - self._clock.monotonic_s()))
-            outbox.close()
+        self._outboxes.close()
         for tell in list(self.on_change):
             tell()
 
