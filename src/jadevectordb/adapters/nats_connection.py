@@ -314,7 +314,7 @@ class NatsConnection:
 
         password = self._credentials.client_password if self._credentials else None
         try:
-            await asyncio.wait_for(
+            connecting = self.loop.create_task(
                 client.connect(
                     [server],
                     name=self._name,
@@ -330,9 +330,10 @@ class NatsConnection:
                     error_cb=failed,
                     closed_cb=ended,
                     disconnected_cb=ended,
-                ),
-                _CONNECT_S_MAX,
+                )
             )
+            connecting.add_done_callback(_look_at)
+            await asyncio.wait_for(connecting, _CONNECT_S_MAX)
             await connected.begin()
         except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
             await _close_quietly(client)
@@ -371,6 +372,12 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 async def _close_quietly(client: Client) -> None:
     with contextlib.suppress(Exception):  # it is thrown away; what its socket says to that changes nothing
         await client.close()
+
+
+def _look_at(connecting: asyncio.Task[None]) -> None:
+    """An attempt that is given up may end with an error that nobody waits for any more; asyncio would report it as forgotten."""
+    if not connecting.cancelled():
+        connecting.exception()
 
 
 def _closed() -> JadeError:
