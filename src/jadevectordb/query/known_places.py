@@ -7,7 +7,7 @@ applied in a replica of its own node, its next write comes after. A client's ses
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 
 class KnownPlaces:
@@ -17,13 +17,15 @@ class KnownPlaces:
         self._lock = threading.Lock()
         self._places: dict[str, dict[int, int]] = {}
 
-    def note(self, database: str, places: Iterable[tuple[int, int]]) -> None:
+    def note(self, database: str, places: Collection[tuple[int, int]]) -> None:
         """places: (shard, sequence) that an answer has seen, or that a write got."""
         known = self._places.get(database)
         if known is not None:
-            places = [(shard, place) for shard, place in places if place > known.get(shard, 0)]
-            if not places:
-                return
+            for shard, place in places:
+                if place > known.get(shard, 0):
+                    break
+            else:
+                return  # as for most reads
         with self._lock:
             known = self._places.setdefault(database, {})
             for shard, place in places:

@@ -43,9 +43,6 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     by_hand: bool = False
 
 
-_READABLE = (ReplicaState.ACTIVE, ReplicaState.RETIRING)
-
-
 class ShardRecord(msgspec.Struct, frozen=True):
     """primary: the node whose replica serves reads by default; "" while none is active."""
 
@@ -59,7 +56,8 @@ class ShardRecord(msgspec.Struct, frozen=True):
     @property
     def readable(self) -> tuple[str, ...]:
         """Nodes that can be asked, the primary first."""
-        nodes = [r.node for r in self.replicas if r.state in _READABLE]
+        active, retiring = ReplicaState.ACTIVE, ReplicaState.RETIRING  # every search asks: identity is the cheapest question
+        nodes = [r.node for r in self.replicas if r.state is active or r.state is retiring]
         if len(nodes) > 1 and nodes[0] != self.primary:
             nodes.sort(key=lambda node: node != self.primary)
         return tuple(nodes)
