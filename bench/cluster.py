@@ -30,7 +30,7 @@ from pathlib import Path
 
 import jadevectordb as jade
 import vector_sharding
-from cluster_load import WIDTH, load, rows_of
+from cluster_load import WIDTH, load, rows_and_queries, rows_of
 from cluster_nodes import Node, Nodes
 from cluster_searches import measure_gateway, measure_million, measure_search, measure_workers
 

@@ -71,9 +71,9 @@ def search_cost(
     """
     times: list[float] = []
 
-    def ask_all(_: int) -> None:
+    def ask_all(n: int) -> None:
         with nodes.client(gateway) as client:
-            turns = cycle([client.database(name) for name in names])
+            turns = cycle([client.database(name) for name in names[n:] + names[:n]])
             times.extend(timed(queries, turns))
 
     with nodes.client(gateway) as client:
@@ -172,8 +172,9 @@ def measure_gateway(rows_count: int) -> None:
 def measure_workers(rows_each: int) -> None:
     """CPU a question to a worker, by how many are asked for a search.
 
-    All five workers are there and asked in turn whatever the number, and both cores are kept busy by loops that yield to
-    everything else: on one machine for all of them, a worker's caches and core would otherwise depend on how many others run.
+    On one machine for all of them, what a question costs depends on how many run at once and how lately they ran. So the same five
+    workers are there whatever the number asked, about five questions are under way at any time (the fewer a search asks, the more
+    searches at once), and loops that yield to everything else keep both cores busy.
     """
     costs: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder, cores_busy():
@@ -183,7 +184,7 @@ def measure_workers(rows_each: int) -> None:
             gateway = nodes.all[5]
             drained(nodes, gateway)
             print(f"CPU a question to a worker that holds {rows_each} rows of the database:")
-            for count in (1, 2, 3, 5):
+            for count, clients in ((1, 5), (2, 3), (3, 2), (5, 1)):
                 names = [f"search-{count}-{n}" for n in range(5)]
                 rows, queries = rows_and_queries(rows_each * count, 2000)
                 with nodes.client() as client:
@@ -192,13 +193,11 @@ def measure_workers(rows_each: int) -> None:
                         load(nodes, name, rows)
                         client.database(name).wait_indexed(600)
                 idle = idle_cost(nodes)
-                own, others, times = search_cost(nodes, gateway, names, queries)
-                mean = sum(times) / len(times)
-                costs[count] = sum(us - idle[n] * mean for n, us in others.items()) / count * 1e6
-                print(
-                    f"  {count} of 5 workers asked: {costs[count]:.0f} us, gateway {(own - idle[gateway.name] * mean) * 1e6:.0f} us, "
-                    f"p50 {statistics.median(times) * 1e3:.2f} ms"
-                )
+                own, others, times = search_cost(nodes, gateway, names, queries, clients)
+                wall_s = sum(times) / len(times) / clients
+                costs[count] = sum(us - idle[n] * wall_s for n, us in others.items()) / count * 1e6
+                own_us = (own - idle[gateway.name] * wall_s) * 1e6
+                print(f"  {count} of 5 workers asked: {costs[count]:.0f} us, gateway {own_us:.0f} us a search")
                 with nodes.client() as client:
                     for name in names:
                         client.drop_database(name)
