@@ -56,7 +56,8 @@ class ShardRecord(msgspec.Struct, frozen=True):
     @property
     def readable(self) -> tuple[str, ...]:
         """Nodes that can be asked, the primary first."""
-        active, retiring = ReplicaState.ACTIVE, ReplicaState.RETIRING  # every search asks: identity is the cheapest question
+        # Every search asks this, and identity is the cheapest question
+        active, retiring = ReplicaState.ACTIVE, ReplicaState.RETIRING
         nodes = [r.node for r in self.replicas if r.state is active or r.state is retiring]
         if len(nodes) > 1 and nodes[0] != self.primary:
             nodes.sort(key=lambda node: node != self.primary)
