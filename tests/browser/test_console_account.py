@@ -64,6 +64,7 @@ def test_users_and_keys(visit: Open, server: ServerProcess, token: str) -> None:
     secret = page.locator(".secret").inner_text()
     assert re.fullmatch(r"jadevdb_[\w.-]{43,}", secret)
     page.get_by_role("button", name="I have kept it").click()
+    expect(page.locator(".secret")).to_have_count(0)
     row = page.get_by_role("row").filter(has_text="nightly <b>import</b>")
     expect(row.get_by_text("active")).to_be_visible()
     expect(row.get_by_text("grace")).to_be_visible()
@@ -151,3 +152,4 @@ def test_the_first_administrator_is_made_with_the_token_that_the_server_printed(
         make.click()
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         expect(page.get_by_role("link", name="Users")).to_be_visible()
+        page.close()  # before its server ends, which would cut off what it is loading

@@ -161,3 +161,17 @@ def test_a_task_that_is_interrupted_is_cut_off_and_work_goes_on(
     finally:
         child.close()
         worker.join(30)
+
+
+class ClosedWhenItAnswered(ChildProcess):
+    """Somebody closes it between the child's answer and the end of the task."""
+
+    def _end(self) -> tuple[bool, bool]:
+        self.close()
+        return super()._end()
+
+
+def test_a_child_that_is_closed_just_when_it_answered_leaves_nothing_open() -> None:
+    child = ClosedWhenItAnswered()
+    assert child.run(ECHO, b"abc", hurried=True) == b"cba"  # unclosed pipes would be a warning, which is an error here
+    assert child._child is None

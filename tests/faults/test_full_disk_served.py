@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.faults.disks import mounted, needs_root
+from tests.hosting_world import wait_until
 from tests.rpc_world import Caller, Failed
 from tests.serving import ADMIN_PASSWORD, ServerProcess, serving
 
@@ -219,7 +220,7 @@ def _is_as_new(served: Served) -> None:
     call("PATCH", "/v2/databases/d", {"index": "FLAT"})
     call("POST", "/v2/databases/d/wait-indexed", {"timeout_s": 60})
     assert call("GET", "/v2/databases/d/stats")["trouble"] == ""
-    call("GET", "/health/ready")
+    wait_until(lambda: served.server.call("GET", "/health/ready")[0] == 200)  # the disk is looked at every few seconds
     served.check()
     log = served.server.log()
     assert "Traceback" not in log and len(log) < 1 << 20

@@ -72,7 +72,7 @@ class ChildProcess:
             answer = _ask(child, msgspec.msgpack.encode(_Task(task, payload, hurried)))
         finally:
             closed, interrupted = self._end()
-        if interrupted or answer is None:
+        if interrupted or closed or answer is None:
             self._discard()
         if answer is None:
             if interrupted:
