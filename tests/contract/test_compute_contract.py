@@ -171,7 +171,8 @@ class ClosedWhenItAnswered(ChildProcess):
         return super()._end()
 
 
-def test_a_child_that_is_closed_just_when_it_answered_leaves_nothing_open() -> None:
+def test_a_child_that_is_closed_just_when_it_answered_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
     child = ClosedWhenItAnswered()
     assert child.run(ECHO, b"abc", hurried=True) == b"cba"  # unclosed pipes would be a warning, which is an error here
     assert child._child is None

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -415,6 +416,8 @@ def test_stopping_finishes_what_runs_in_every_process(tmp_path: Path, one_to_eac
         rows = np.ones((20_000, DIMENSION)).tolist()
         for number, connection in enumerate(connections):
             body = json.dumps({"ids": [f"{number}-{i}" for i in range(20_000)], "values": rows})
+            # So little is kept on the way that what is sent has been read by the process, which is what "runs" means
+            connection.http.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
             connection.http.request("POST", path + "/vectors", body, JSON)
         assert server.stop() == 0
         for connection in connections:
