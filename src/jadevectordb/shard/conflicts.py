@@ -47,6 +47,3 @@ class ConflictReport(msgspec.Struct, frozen=True, array_like=True):
     found: int
     superseded: int
     listed: list[Conflict]
-
-
-NO_CONFLICTS = ConflictReport(0, 0, [])

@@ -20,7 +20,6 @@ from jadevectordb.sim.servers import Server, Stream
 
 _ASK_S = 10.0
 _REATTACH_S = (0.2, 5.5)
-_BEHIND_S = 1.0
 
 
 class SimFollowing:

@@ -40,7 +40,6 @@ from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.topology.placed import PlacedDatabase
 
 _NOTHING_SEEN: Mapping[int, int] = {}
-_GROUPS_FACTOR = 4
 
 
 class ClusterDatabase(TendedDatabase):

@@ -28,7 +28,6 @@ from jadevectordb.topology.cluster_map import (
 MIGRATING, UNAVAILABLE = "MIGRATING", "UNAVAILABLE"
 _CLOCK_DIFFERS_S = 10.0  # beats are some seconds old when they are looked at
 _BEHIND_MAX = 10_000  # log entries; a replica further behind than this is told
-_READABLE = (ReplicaState.ACTIVE, ReplicaState.RETIRING)
 
 
 @dataclass(frozen=True, slots=True)
