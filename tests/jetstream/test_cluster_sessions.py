@@ -140,12 +140,14 @@ def test_a_replica_that_is_behind_is_asked_last_for_a_while(cluster: Cluster) ->
     """One read waits for it; those that follow are answered by others without waiting."""
     cluster.gateways["n1"].store.create_database("late", 2, shards=1)
     one, two, _ = at_gateways(cluster, "late")
+    fan_out = cluster.gateways["n2"].store.fan_out
     with standing_still(cluster.running["n2"], one):
         seen = SeenSequences(one.upsert(["a"], [[1, 0]]).sequences)
+        asked_s = fan_out.transport.now_s()
         assert [item.id for item in two.scroll(10, seen=seen).items] == ["a"]
-        balancer = cluster.gateways["n2"].store.fan_out.balancer
-        now_s = cluster.gateways["n2"].store.fan_out.transport.now_s()
-        assert balancer.order(["n1", "n2", "n3"], now_s)[-1] == "n2"
+        # As it was when it was asked: by now a slow machine may have forgiven it, or suspect another replica as well
+        assert fan_out.balancer.is_suspected("n2", asked_s)
+        assert fan_out.balancer.order(["n1", "n2"], asked_s)[0] == "n1" or fan_out.balancer.is_suspected("n1", asked_s)
 
 
 def test_what_is_fetched_for_a_hit_is_from_no_earlier(cluster: Cluster) -> None:
