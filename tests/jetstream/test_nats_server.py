@@ -22,6 +22,7 @@ from jadevectordb.adapters.nats_external import check_external
 from jadevectordb.adapters.nats_server import NatsServer, ServerState
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.model.errors import ErrorCode, JadeError
+from tests.hosting_world import wait_until
 from tests.nats_cluster import NatsCluster, server_configs
 
 CLOCK = SystemClock()
@@ -204,11 +205,28 @@ def test_a_server_killed_again_and_again_is_started_again_and_told_to_be_failing
     server.stop()
 
 
+def test_a_server_that_does_not_answer_is_told_until_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jadevectordb.adapters.nats_server._WATCH_S", 0.1)
+    server = NatsServer(config(tmp_path), CLOCK)
+    server.start()
+    pid = server.health().pid
+    assert pid is not None and not server.trouble
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert wait_until(lambda: server.trouble).startswith(f"it runs (process {pid}) but has not answered 3 times")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not server.trouble)
+    assert server.health().starts == 1
+    server.stop()
+
+
 PARENT = """
 import sys
 from pathlib import Path
 from jadevectordb.adapters.nats_server import NatsServer
 from jadevectordb.adapters.system_clock import SystemClock
+from tests.hosting_world import wait_until
 from tests.nats_cluster import server_configs
 server = NatsServer(server_configs(Path(sys.argv[1]), 1)[0], SystemClock())
 server.start()

@@ -36,6 +36,7 @@ _LIVED_LONG_S = 60.0  # dying after so long is not counted with the deaths befor
 _DEATHS_FAILING = 4  # in a row, each soon after its start
 _WATCH_S = 3.0
 _UNFIT_MAX = 2  # looks at a server without JetStream before it is started anew
+_SILENT_MAX = 3  # looks without an answer, of up to five seconds each, before that is told
 _LOG_TAIL_BYTES = 16 << 10
 
 
@@ -84,6 +85,7 @@ class NatsServer:
         self._since_s = clock.monotonic_s()
         self._child: subprocess.Popen[bytes] | None = None
         self._facts: ServerFacts | None = None
+        self._silent_looks = 0  # in a row, at a server that runs
         self._starts = 0
         self._deaths = 0
         self._stopping = threading.Event()
@@ -122,9 +124,16 @@ class NatsServer:
 
     @property
     def trouble(self) -> str:
-        """Why it does not run, "" when it does; asks nobody."""
+        """Why it does not run or is of no use, "" when all is well; asks nobody."""
         with self._lock:
-            return "" if self._state is ServerState.RUNNING else f"{self._state}: {self._reason}"
+            if self._state is not ServerState.RUNNING:
+                return f"{self._state}: {self._reason}"
+            if self._silent_looks < _SILENT_MAX or self._child is None:
+                return ""
+            return (
+                f"it runs (process {self._child.pid}) but has not answered {self._silent_looks} times in a row, as one that is "
+                "paused or waits for its disk: until it does, the log is kept by the others alone"
+            )
 
     def health(self) -> ServerHealth:
         """What it is and what it says at this moment; asks the server, so it may take up to two seconds."""
@@ -206,15 +215,19 @@ class NatsServer:
                 child.wait(_WATCH_S)
                 return f"it ended with {_how(child.returncode)}{self._last_words()}"
             except subprocess.TimeoutExpired:
-                unfit = unfit + 1 if self._gave_up_jetstream() else 0
+                has_jetstream = self._has_jetstream()
+            unfit = unfit + 1 if has_jetstream is False else 0
+            with self._lock:
+                self._silent_looks = self._silent_looks + 1 if has_jetstream is None else 0
         end_child(child)
         return f"it had switched JetStream off, as it does when its disk is full or fails{self._last_words()}"
 
-    def _gave_up_jetstream(self) -> bool:
+    def _has_jetstream(self) -> bool | None:
+        """None: it does not answer. Too busy for it, or paused, it has given nothing up, and what it holds is whole."""
         try:
-            return server_facts(self.config.monitoring).sync_always is None
+            return server_facts(self.config.monitoring).sync_always is not None
         except (OSError, ValueError):
-            return False  # too busy to answer, or paused: that is not giving up
+            return None
 
     def _begin(self) -> subprocess.Popen[bytes]:
         """A running server, checked. Raises JadeError; then no child of ours runs."""
@@ -231,6 +244,7 @@ class NatsServer:
             raise JadeError(ErrorCode.IO_ERROR, f"could not start {self._binary} ({error})") from error
         with self._lock:
             self._child = child
+            self._silent_looks = 0
             self._starts += 1
         try:
             facts = self._await_facts(child)
