@@ -11,12 +11,14 @@ import pytest
 import jadevectordb
 from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.system_clock import SystemClock
-from jadevectordb.gateway.access.operations import check
+from jadevectordb.gateway.access.operations import OPERATIONS, check
+from jadevectordb.gateway.access.principals import ADMIN, Principal
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.gateway.service.catalog import Catalog, DatabaseRecord, Entry
 from jadevectordb.gateway.service.sessions import reading, writing
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.filters import F
+from jadevectordb.ports.metadata_store import MetadataStore, OnChange, Watch
 from jadevectordb.query.seen import SeenSequences
 from tests.cluster_world import Cluster, wait_until
 from tests.nats_cluster import NatsCluster
@@ -349,6 +351,37 @@ def test_catalogs_of_all_nodes_agree(cluster: Cluster) -> None:
     catalogs[0].drop(made.id)
     wait_until(lambda: catalogs[1].find(made.id) is None)
     wait_until(lambda: dropped == [made.id])
+
+
+class Untold:
+    """The cluster's metadata store for somebody whom nobody tells of changes: he has to ask."""
+
+    def __init__(self, store: MetadataStore) -> None:
+        self._store = store
+        self.get, self.list, self.compare_and_set, self.close = store.get, store.list, store.compare_and_set, store.close
+
+    def watch(self, _prefix: str, handler: OnChange) -> Watch:
+        return self._store.watch("nothing lies here/", handler)
+
+
+def test_a_node_asks_before_it_says_that_a_database_is_not_there_or_a_name_taken(cluster: Cluster) -> None:
+    clock, store, search = SystemClock(), cluster.gateways["n2"].store, OPERATIONS["search"]
+    others = list(store.on_change)
+    late = Catalog(store, Untold(cluster.nodes.store), clock, check)
+    own, store.on_change[:] = [tell for tell in store.on_change if tell not in others], others
+    prompt = Catalog(cluster.gateways["n1"].store, cluster.nodes.store, clock, check)
+    admin, dropped = Principal("u1", "admin", (ADMIN,), kind="open"), list[str]()
+    late.on_drop.append(dropped.append)
+    made, _ = prompt.create_unique("news", 2, admin)
+    assert late.resolve("news", admin, search).id == made.id
+    prompt.drop(made.id)
+    again, is_new = late.create_unique("news", 3, admin)
+    assert is_new and again.id != made.id and dropped == [made.id]
+    late.drop(again.id)
+    with pytest.raises(JadeError) as unknown:
+        late.resolve("news", admin, search)
+    assert unknown.value.code is ErrorCode.UNKNOWN_DATABASE
+    store.on_change += own
 
 
 def test_what_clients_send_reaches_a_cluster(cluster: Cluster, filled: ClusterDatabase) -> None:

@@ -351,6 +351,16 @@ def test_only_the_process_that_was_started_is_ended() -> None:
     assert node_process.started_at(0) == "" and not node_process.runs(0, "")
 
 
+def test_a_node_that_does_not_start_is_quoted_with_what_it_says_now(tmp_path: Path) -> None:
+    local = LocalCluster.make(tmp_path / "cluster", 1, None, "open-loopback")
+    (local.folder / "n1" / "node.out").write_text("ready, in another life\n")
+    with (local.folder / "n1" / "node.toml").open("a") as settings:
+        settings.write("[no_such_section]\nx = 1\n")
+    with pytest.raises(jade.JadeError, match="n1 ended with code 1 instead of serving") as refused:
+        local.start(local.nodes, lambda _: None)
+    assert "no_such_section" in refused.value.message and "another life" not in refused.value.message
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "file").write_text("mine")

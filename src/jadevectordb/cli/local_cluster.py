@@ -75,6 +75,7 @@ class LocalCluster:
     def __init__(self, folder: Path, record: _Record) -> None:
         self.folder = folder
         self._record = record
+        self._printed: dict[str, int] = {}  # bytes in a node's node.out when this command started it
 
     @classmethod
     def open(cls, folder: Path) -> LocalCluster:
@@ -202,7 +203,9 @@ class LocalCluster:
         config = self.folder / node.id / "node.toml"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("JADEVECTORDB_")}
         command = [sys.executable, "-m", "jadevectordb", "serve", "--config", str(config.absolute())]
-        process = node_process.start(command, environment, self.folder / node.id / "node.out")
+        printed = self.folder / node.id / "node.out"
+        self._printed[node.id] = printed.stat().st_size if printed.exists() else 0
+        process = node_process.start(command, environment, printed)
         node.pid, node.started, node.ended = process.pid, node_process.started_at(process.pid), ""
         node.removed = False
         self._save()
@@ -237,10 +240,13 @@ class LocalCluster:
                     time.sleep(_READY_LOOK_S)
 
     def _ended(self, node: LocalNode, code: int) -> jade.JadeError:
-        told = tail(self.folder / node.id / "node.out", _TAIL_LINES) or tail(self.log_of(node), _TAIL_LINES)
-        said = "\n".join(told)
+        """code: as Popen has it, of a signal negative. What it printed in an earlier life is not shown as its last words."""
+        printed = self.folder / node.id / "node.out"
+        told = tail(printed, _TAIL_LINES, printed.stat().st_size - self._printed[node.id])
+        said = "\n".join(told or tail(self.log_of(node), _TAIL_LINES))
+        how = f"with code {code}" if code >= 0 else f"by signal {-code}"
         return jade.JadeError(
-            jade.ErrorCode.UNAVAILABLE, f"{node.id} ended with code {code} instead of serving. It said:\n{said}"
+            jade.ErrorCode.UNAVAILABLE, f"{node.id} ended {how} instead of serving. It said:\n{said}"
         )
 
     def stop(self, nodes: list[LocalNode], say: Say, wait_s: float = STOP_S) -> None:

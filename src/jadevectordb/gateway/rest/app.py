@@ -114,8 +114,8 @@ class Application:
         if any(name in request.body for name in _SLOW_NAMES):
             return False
         entry = self.services.catalog.peek(database_in(request))
-        if entry is None:
-            return True  # the answer is that there is none
+        if entry is None:  # the answer is that there is none, which a node of a cluster asks the metadata store about
+            return self._cluster is None or not self._cluster.is_cluster
         cost_us = entry.handle.search_cost_us()
         if b'"filter' in request.body or "filter=" in request.query_string or b'"text"' in request.body:
             cost_us *= _FILTERED_COST

@@ -22,6 +22,7 @@ from jadevectordb.gateway.access.operations import is_visible
 from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.cluster.store import ClusterStore
 from jadevectordb.gateway.service.database_names import DatabaseNames, changed_meanwhile, made_elsewhere
+from jadevectordb.gateway.service.database_news import DatabaseNews
 from jadevectordb.gateway.service.directory import Check, DatabaseRecord, Directory, Entry, unknown
 from jadevectordb.gateway.service.handles import AnyStore
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -50,6 +51,7 @@ class Catalog(Directory):
         self._metadata = metadata
         self._clock = clock
         self._lock = threading.Lock()  # for changes; readers use the dict as it is and never wait
+        self._news = DatabaseNews(store, metadata) if isinstance(store, ClusterStore) else None
         self._names = DatabaseNames(metadata, clock, lambda database_id: database_id in store.databases())
         self.on_publish: Callable[[], None] = lambda: None  # called after a change, before anyone is told of it
         self.on_drop: list[Callable[[str], None]] = []  # told the id of every database that goes
@@ -121,13 +123,14 @@ class Catalog(Directory):
                     wait_s = _RETRY_S
                     continue
                 wait_s = None
-                for database_id in gone:
-                    try:
-                        self._tell_dropped(database_id)
-                    except (
-                        JadeError
-                    ) as error:  # of what is left of it in the metadata store, which is away: following goes on
-                        logger.warning("what belonged to the dropped database %s stays: %s", database_id, error)
+                self._tell_all_dropped(gone)
+
+    def _tell_all_dropped(self, gone: list[str]) -> None:
+        for database_id in gone:
+            try:
+                self._tell_dropped(database_id)
+            except JadeError as error:  # of what is left of it in the metadata store, which is away: following goes on
+                logger.warning("what belonged to the dropped database %s stays: %s", database_id, error)
 
     def _catch_up(self) -> list[str]:
         """Hold what there is now; ids of those that went. Raises UNAVAILABLE, CLOSED."""
@@ -159,6 +162,23 @@ class Catalog(Directory):
         else:
             record = msgspec.json.decode(stored.value, type=DatabaseRecord)
         return Entry(record, handle, revision)
+
+    def resolve(self, text: str, principal: Principal, operation: Operation) -> Entry:
+        """As `Directory.resolve`. In a cluster nobody is told that there is no such database because this node has not heard of it yet:
+        the metadata store is asked first, so this may wait. Raises UNAVAILABLE when that can't be.
+        """
+        try:
+            return super().resolve(text, principal, operation)
+        except JadeError as error:
+            if error.code is not ErrorCode.UNKNOWN_DATABASE or self._news is None:
+                raise
+        self._hear_out(self._news)
+        return super().resolve(text, principal, operation)
+
+    def _hear_out(self, news: DatabaseNews) -> None:
+        """Hold what every node had made and dropped before now. Raises UNAVAILABLE, CLOSED."""
+        news.await_all({entry.id for entry in self.every() if entry.revision})
+        self._tell_all_dropped(self._catch_up())
 
     # Changing
 
@@ -199,6 +219,8 @@ class Catalog(Directory):
         """
         check_name(name, description)
         wanted = {"dimension": dimension, **options}
+        if self._news is not None and (name in self._named or name in self._entries):
+            self._hear_out(self._news)  # another node may have dropped it
 
         def attempt(*, is_last: bool) -> tuple[Entry, bool]:
             with self._lock:
