@@ -358,7 +358,12 @@ class Untold:
 
     def __init__(self, store: MetadataStore) -> None:
         self._store = store
-        self.get, self.list, self.compare_and_set, self.close = store.get, store.list, store.compare_and_set, store.close
+        self.get, self.list, self.compare_and_set, self.close = (
+            store.get,
+            store.list,
+            store.compare_and_set,
+            store.close,
+        )
 
     def watch(self, _prefix: str, handler: OnChange) -> Watch:
         return self._store.watch("nothing lies here/", handler)

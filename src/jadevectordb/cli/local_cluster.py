@@ -245,9 +245,7 @@ class LocalCluster:
         told = tail(printed, _TAIL_LINES, printed.stat().st_size - self._printed[node.id])
         said = "\n".join(told or tail(self.log_of(node), _TAIL_LINES))
         how = f"with code {code}" if code >= 0 else f"by signal {-code}"
-        return jade.JadeError(
-            jade.ErrorCode.UNAVAILABLE, f"{node.id} ended {how} instead of serving. It said:\n{said}"
-        )
+        return jade.JadeError(jade.ErrorCode.UNAVAILABLE, f"{node.id} ended {how} instead of serving. It said:\n{said}")
 
     def stop(self, nodes: list[LocalNode], say: Say, wait_s: float = STOP_S) -> None:
         """Planned: each hands over, finishes requests, closes files. One after the other, and those without whom nothing can be

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jadevectordb.gateway.access.operations import is_visible
+from jadevectordb.gateway.access.operations import Operation, is_visible
 from jadevectordb.gateway.access.principals import Principal
 from jadevectordb.gateway.cluster.store import ClusterStore
 from jadevectordb.gateway.service.database_names import DatabaseNames, changed_meanwhile, made_elsewhere
