@@ -27,6 +27,7 @@ from jadevectordb.adapters.os_disk import write_file_atomically
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.cluster.answering import ShardAnswerer
 from jadevectordb.model.database import DatabaseConfig
+from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.index_kind import IndexKind
 from jadevectordb.model.metric import Metric
 from jadevectordb.model.operations import Entry, Seal, Write
@@ -56,9 +57,9 @@ DIMENSION = 8
 ACTIVE, ASSIGNED, RETIRING = ReplicaState.ACTIVE, ReplicaState.ASSIGNED, ReplicaState.RETIRING
 
 
-def wait_until(condition: Callable[[], Any], what: Callable[[], object] | str = "it") -> Any:
+def wait_until(condition: Callable[[], Any], what: Callable[[], object] | str = "it", seconds: float = WAIT_S) -> Any:
     """Its first true value. What nodes do in the background has no other end to wait for."""
-    until = time.monotonic() + WAIT_S
+    until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, what if isinstance(what, str) else what()
         threading.Event().wait(0.01)
@@ -150,9 +151,23 @@ class Node:
         wait_until(lambda: hosted.watermark >= sequence, lambda: (self.name, hosted.report(), sequence))
         return hosted
 
+    def ask(self, address: str, call: msgspec.Struct) -> Any:
+        """The answer of the node there, or its refusal as JadeError. On a busy machine a node may be silent for so long that the
+        connection is given up: that is neither, and the call is sent again, so it must be one that changes nothing.
+        """
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self.transport.call(address, call, WAIT_S)
+            except JadeError as error:
+                is_lost = error.code is ErrorCode.UNAVAILABLE and "sent" in error.details
+                if not is_lost or time.monotonic() >= until:
+                    raise
+            threading.Event().wait(0.05)
+
     def digests(self, database: str, *shards: int) -> dict[int, str]:
         asked = Asked(database=database, shards=shards)
-        answer = self.transport.call(self.server.address, Look(asked=asked, what="digest"), WAIT_S)
+        answer = self.ask(self.server.address, Look(asked=asked, what="digest"))
         return {shard: msgspec.json.decode(value) for shard, value in answer.by_shard}
 
     def stop(self) -> None:
@@ -163,17 +178,19 @@ class Node:
 class Nodes:
     """A log, a metadata store, and the nodes started so far."""
 
-    def __init__(self, connection: NatsConnection, folder: Path, bucket: str) -> None:
+    def __init__(self, connection: NatsConnection, folder: Path, bucket: str, patience_s: float = WAIT_S) -> None:
+        """patience_s: how long log and store try before they say that their server is away."""
         prepare_structs()
         self.connection = connection
         self.folder = folder
-        self.store = KvStore(connection, bucket, replicas=1)
+        self.store = KvStore(connection, bucket, replicas=1, answer_s=patience_s)
+        self._patience_s = patience_s
         self.addresses: dict[str, str] = {}
         self._nodes: list[Node] = []
         self._written = 0
 
     def open_log(self, database: str) -> JetStreamLog:
-        return JetStreamLog(self.connection, "tests", database, replicas=1)
+        return JetStreamLog(self.connection, "tests", database, replicas=1, append_s=self._patience_s)
 
     def start(self, name: str) -> Node:
         node = Node(self, name, self.folder / name)

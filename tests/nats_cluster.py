@@ -20,7 +20,7 @@ from jadevectordb.adapters.nats_server import NatsServer
 from jadevectordb.adapters.system_clock import SystemClock
 
 SECRET = "a secret of tests"
-READY_S = 30.0
+READY_S = 90.0
 
 
 def free_ports(count: int) -> list[int]:

@@ -14,7 +14,7 @@ from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.adapters.framed_server import FramedServer
 from jadevectordb.adapters.nats_config import TlsFiles
 from jadevectordb.adapters.system_clock import SystemClock
-from jadevectordb.model.errors import JadeError
+from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.node_calls import Ping, Pong
 from jadevectordb.ports.transport import Pending, Transport
 
@@ -119,6 +119,18 @@ def begin(
 ) -> Pending:
     pending: Pending = in_loop(transport, lambda: transport.begin(address, call, timeout_s, answers.into(name)))
     return pending
+
+
+def ask(transport: Transport, address: str, call: msgspec.Struct) -> Any:
+    """The answer. On a busy machine either side may be silent for so long that the connection is given up: then it is asked again."""
+    until_s = transport.now_s() + WAIT_S
+    while True:
+        try:
+            return transport.call(address, call, WAIT_S)
+        except JadeError as error:
+            if error.code is not ErrorCode.UNAVAILABLE or transport.now_s() >= until_s:
+                raise
+        threading.Event().wait(0.01)
 
 
 IDENTITY = NodeIdentity("answerer", "c1", "secret")

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from jadevectordb.adapters.framed_client import FramedTransport
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import NODE_BEAT_S
 from jadevectordb.ports.node_calls import Asked, Count, Ping, SnapshotRead
-from tests.node_process import node_process
-from tests.transport_world import WAIT_S, Answers, Scripted, answering, asking, begin
+from tests.hosting_world import wait_until
+from tests.node_process import NodeProcess, node_process
+from tests.transport_world import WAIT_S, Answers, Scripted, answering, ask, asking, begin
 
 HANG = Count(asked=Asked(database="hang", shards=(0,)))
 COUNT = Count(asked=Asked(database="d", shards=(0,)))
@@ -27,24 +30,41 @@ def pause(wait_s: float) -> None:
 
 
 def ask_until_answered(transport: FramedTransport, address: str) -> int:
-    until_s = transport.now_s() + WAIT_S
+    counted: int = ask(transport, address, COUNT).count
+    return counted
+
+
+def begin_hanging(transport: FramedTransport, node: NodeProcess, count: int, timeout_s: float = 10 * WAIT_S) -> Answers:
+    """So many calls have arrived at the node, which answers none of them."""
     while True:
-        try:
-            counted: int = transport.call(address, COUNT, WAIT_S).count
-            return counted
-        except JadeError as error:
-            assert error.code is ErrorCode.UNAVAILABLE and transport.now_s() < until_s
-        pause(0.01)
+        ask_until_answered(transport, node.address)
+        connections, answers = transport.peers()[0].connections, Answers()
+        for number in range(count):
+            begin(transport, node.address, HANG, answers, number, timeout_s=timeout_s)
+        # behind the calls on the same connection, so those have arrived
+        if ask_until_answered(transport, node.address) == node.pid and transport.peers()[0].connections == connections:
+            return answers
+
+
+def without_a_new_connection(use: Callable[[FramedTransport, NodeProcess], object]) -> None:
+    """One connection lasts while it is used so. A busy machine may hold one of the two ends up for longer than silence is borne,
+    so it is looked at some times; who gives up a connection by mistake does so every time.
+    """
+    with asking() as transport, node_process() as node:
+        for _ in range(8):
+            ask_until_answered(transport, node.address)
+            connections = transport.peers()[0].connections
+            with suppress(JadeError):
+                use(transport, node)
+                if transport.peers()[0].connections == connections:
+                    return
+    raise AssertionError("the connection was given up every time")
 
 
 def test_kill_9_ends_what_is_under_way_and_a_new_process_is_found() -> None:
-    answers = Answers()
     with asking() as transport, node_process() as first:
-        assert transport.call(first.address, COUNT, WAIT_S).count == first.pid
-        for number in range(20):
-            begin(transport, first.address, HANG, answers, number)
-        # behind the calls on the same connection, so those have arrived
-        assert transport.call(first.address, COUNT, WAIT_S).count == first.pid
+        answers = begin_hanging(transport, first, 20)
+        connections = transport.peers()[0].connections
         first.kill()
         for _, _, error in answers.wait(20):
             assert isinstance(error, JadeError)
@@ -55,44 +75,49 @@ def test_kill_9_ends_what_is_under_way_and_a_new_process_is_found() -> None:
         with node_process(first.port) as second:
             assert ask_until_answered(transport, second.address) == second.pid != first.pid
             (state,) = transport.peers()
-            assert state.connected and state.connections == 2 and state.node == "process"
+            assert state.connected and state.connections > connections and state.node == "process"
 
 
 def test_a_stopped_node_times_out_and_is_given_up_and_found_again() -> None:
     """Its kernel still takes what is sent: only silence tells."""
-    answers = Answers()
     with asking() as transport, node_process() as node:
-        transport.call(node.address, COUNT, WAIT_S)
+        long, short = begin_hanging(transport, node, 1), Answers()
+        connections = transport.peers()[0].connections
         node.pause()
-        begin(transport, node.address, COUNT, answers, "short", timeout_s=0.1)
-        assert answers.error(1).code is ErrorCode.TIMEOUT
-        begin(transport, node.address, COUNT, answers, "long", timeout_s=10 * WAIT_S)
-        lost = answers.error(2)
+        begin(transport, node.address, COUNT, short, timeout_s=0.1)
+        assert short.error().code is ErrorCode.TIMEOUT
+        lost = long.error()
         assert lost.code is ErrorCode.UNAVAILABLE and lost.details["sent"] is True and "silent" in lost.message
         node.go_on()
         assert ask_until_answered(transport, node.address) == node.pid
-        assert transport.peers()[0].connections == 2
+        assert transport.peers()[0].connections > connections
 
 
 def test_a_short_pause_costs_no_connection() -> None:
-    answers = Answers()
-    with asking() as transport, node_process() as node:
-        transport.call(node.address, COUNT, WAIT_S)
+    def use(transport: FramedTransport, node: NodeProcess) -> None:
+        answers = Answers()
         node.pause()
-        begin(transport, node.address, COUNT, answers)
-        pause(2 * NODE_BEAT_S)
-        node.go_on()
-        assert answers.wait(1)[0][1].count == node.pid
-        assert transport.peers()[0].connections == 1
+        try:
+            begin(transport, node.address, COUNT, answers)
+            pause(2 * NODE_BEAT_S)
+        finally:
+            node.go_on()
+        _, answer, error = answers.wait(1)[0]
+        if error is not None:
+            raise error
+        assert answer.count == node.pid
+
+    without_a_new_connection(use)
 
 
 def test_an_idle_connection_stays() -> None:
     """Pings are answered, both ways, for longer than silence is borne."""
-    with asking() as transport, node_process() as node:
-        transport.call(node.address, COUNT, WAIT_S)
+
+    def use(transport: FramedTransport, node: NodeProcess) -> None:
         pause(4.0)
-        assert transport.call(node.address, COUNT, WAIT_S).count == node.pid
-        assert transport.peers()[0].connections == 1
+        assert ask_until_answered(transport, node.address) == node.pid
+
+    without_a_new_connection(use)
 
 
 _ASKER = """
@@ -103,7 +128,14 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.ports.node_calls import Asked, Count, Ping
 
 transport = FramedTransport(NodeIdentity("asker", "c1", "secret"), SystemClock())
-transport.run(lambda: transport.begin(sys.argv[1], Count(asked=Asked(database="d", shards=(0,))), 1e6, print))
+def ask():
+    transport.begin(sys.argv[1], Count(asked=Asked(database="d", shards=(0,))), 1e6, told)
+
+def told(answer, error):
+    if error is not None and error.details.get("sent") is False:  # on a busy machine connecting may take too long
+        transport.after(0.1, ask)
+
+transport.run(ask)
 sys.stdin.read()
 """
 
@@ -121,7 +153,7 @@ def test_calls_of_an_asker_that_is_gone_are_given_up(how: signal.Signals) -> Non
             scripted.next()
             asker.send_signal(how)
             assert len(scripted.wait_given_up(1)) == 1
-            assert server.connections == 0
+            wait_until(lambda: server.connections == 0)
         finally:
             asker.kill()
             asker.communicate()
@@ -136,9 +168,7 @@ def test_calls_go_on_while_a_node_is_killed_again_and_again() -> None:
 
         def ask_steady() -> None:
             while not stop.is_set():
-                read = transport.call(
-                    steady.address, SnapshotRead(snapshot="s", path="p", offset=0, length=70_000), WAIT_S
-                )
+                read = ask(transport, steady.address, SnapshotRead(snapshot="s", path="p", offset=0, length=70_000))
                 if read != bytes(70_000):
                     wrong.append(read)
 
@@ -176,10 +206,14 @@ def test_nothing_is_left_open() -> None:
 
     def round_trip() -> None:
         with answering(scripted) as server, asking() as transport:
-            transport.call(server.address, Ping(), WAIT_S)
+            ask(transport, server.address, Ping())
+
+    def left_open() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
 
     round_trip()
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    files, threads = left_open()
     for _ in range(5):
         round_trip()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    # What others have left may end meanwhile, and a thread that has nothing to do any more still ends
+    wait_until(lambda: left_open()[0] <= files and left_open()[1] <= threads, lambda: (left_open(), files, threads))

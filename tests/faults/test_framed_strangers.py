@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -34,8 +34,9 @@ from jadevectordb.ports.node_calls import (
     Pong,
     SnapshotRead,
 )
-from tests.transport_world import IDENTITY, WAIT_S, Answers, Scripted, answering, asking, begin, in_loop
+from tests.transport_world import IDENTITY, WAIT_S, Answers, Scripted, answering, ask, asking, begin, in_loop
 
+T = TypeVar("T")
 COUNT = Count(asked=Asked(database="d", shards=(0,)))
 
 
@@ -72,6 +73,12 @@ class RawNode:
             self._frames = [(*frame[:3], bytes(frame[3])) for frame in self._splitter.feed(data)]
         return self._frames.pop(0)
 
+    def receive_answer(self) -> tuple[int, int, int, bytes]:
+        """The next frame that is no ping."""
+        while (frame := self.receive())[1] == wire.PING:
+            pass
+        return frame
+
     def receive_end(self) -> str:
         """The sentence of a refusal, if there is one, and then the end of the connection."""
         sentence = ""
@@ -89,6 +96,14 @@ class RawNode:
         self.socket.close()
 
 
+def with_greeted(server: FramedServer, exchange: Callable[[RawNode], T]) -> T:
+    """What it comes to over a connection that is greeted; begun anew when the machine was so slow that the server gave it up."""
+    for _ in range(8):
+        with suppress(EOFError, ConnectionError), closing(RawNode(server.address)) as node:
+            return exchange(node.greet())
+    raise AssertionError("the connection was given up every time")
+
+
 @pytest.fixture
 def scripted() -> Scripted:
     return Scripted()
@@ -103,7 +118,7 @@ def server(scripted: Scripted) -> Iterator[FramedServer]:
 def is_well(server: FramedServer, scripted: Scripted) -> bool:
     scripted.at_once = scripted.pong
     with asking() as transport:
-        answer: Pong = transport.call(server.address, Ping(), WAIT_S)
+        answer: Pong = ask(transport, server.address, Ping())
     return answer == scripted.pong(Ping())
 
 
@@ -155,15 +170,25 @@ def test_a_misconfigured_node_is_told_and_the_log_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING, "jadevectordb.nodes"), asking(identity) as transport:
         for _ in range(2):
-            with pytest.raises(JadeError, match=words) as raised:
-                transport.call(server.address, Ping(), WAIT_S)
-            assert raised.value.code is ErrorCode.UNAVAILABLE
-            assert raised.value.details["cause"] == cause and raised.value.details["sent"] is False
+            error = refused(transport, server.address, words)
+            assert error.details["cause"] == cause and error.details["sent"] is False
         (state,) = transport.peers()
         assert not state.connected and words in state.refusal
     assert any(words in record.message and "was refused" in record.message for record in caplog.records)
     assert any(words in record.message and "no connection" in record.message for record in caplog.records)
     assert not scripted._calls and is_well(server, scripted)
+
+
+def refused(transport: FramedTransport, address: str, words: str) -> JadeError:
+    """How a call was refused, as soon as those words are heard; on a busy machine greeting may have taken too long before."""
+    until_s = time.monotonic() + WAIT_S
+    while True:
+        with pytest.raises(JadeError) as raised:
+            transport.call(address, Ping(), WAIT_S)
+        assert raised.value.code is ErrorCode.UNAVAILABLE
+        if words in raised.value.message:
+            return raised.value
+        assert time.monotonic() < until_s, raised.value
 
 
 def test_a_node_that_can_not_prove_itself_is_not_asked() -> None:
@@ -180,9 +205,8 @@ def test_a_node_that_can_not_prove_itself_is_not_asked() -> None:
             pass
 
     with pretending(pretend) as address, asking() as transport:
-        with pytest.raises(JadeError, match="different cluster secrets") as raised:
-            transport.call(address, Ping(), WAIT_S)
-        assert raised.value.details == {"sent": False, "address": address, "cause": "UNAUTHORIZED"}
+        error = refused(transport, address, "different cluster secrets")
+        assert error.details == {"sent": False, "address": address, "cause": "UNAUTHORIZED"}
 
 
 @contextmanager
@@ -214,7 +238,7 @@ def test_a_port_that_accepts_and_never_greets(server: FramedServer, scripted: Sc
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         answers = Answers()
         begin(transport, address, Ping(), answers)
-        assert transport.call(server.address, Ping(), WAIT_S)  # meanwhile others are asked
+        assert ask(transport, server.address, Ping())  # meanwhile others are asked
         error = answers.error()
     assert error.code is ErrorCode.UNAVAILABLE and error.details["sent"] is False and "greeting" in error.message
 
@@ -239,31 +263,36 @@ def test_a_node_that_is_gone_and_not_asked_any_more_is_forgotten(scripted: Scrip
     clock = JumpingClock()
     transport = FramedTransport(IDENTITY, clock)
     with answering(scripted) as server:
-        transport.call(server.address, Ping(), WAIT_S)
+        ask(transport, server.address, Ping())
     with pytest.raises(JadeError):
         transport.call(server.address, Ping(), WAIT_S)
     assert transport.peers()
     clock.ahead_s = NODE_PEER_IDLE_S_MAX + 1
     wait_until(lambda: not transport.peers())
     with answering(scripted, port=server.port):
-        assert transport.call(server.address, Ping(), WAIT_S)  # known anew, and waited for
+        assert ask(transport, server.address, Ping())  # known anew, and waited for
     transport.close()
 
 
 def test_a_call_byte_by_byte(server: FramedServer, scripted: Scripted) -> None:
     scripted.at_once = scripted.pong
-    with closing(RawNode(server.address).greet()) as node:
+
+    def exchange(node: RawNode) -> list[tuple[int, int]]:
         node.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"".join(wire.pack(5, wire.CALL, 1, wire.encode(Ping()))) * 2:
             node.socket.sendall(bytes([byte]))
-        assert [node.receive()[:2] for _ in range(2)] == [(5, wire.ANSWER)] * 2
+        return [node.receive_answer()[:2] for _ in range(2)]
+
+    assert with_greeted(server, exchange) == [(5, wire.ANSWER)] * 2
 
 
 def test_half_a_call_and_gone(server: FramedServer, scripted: Scripted) -> None:
-    with closing(RawNode(server.address).greet()) as node:
+    def exchange(node: RawNode) -> None:
         node.call(1, COUNT)
         node.socket.sendall(b"".join(wire.pack(2, wire.CALL, 5, wire.encode(COUNT)))[:-3])
         scripted.next()
+
+    with_greeted(server, exchange)
     assert scripted.wait_given_up(1) == [COUNT]
     assert is_well(server, scripted) and not scripted._calls
 
@@ -281,24 +310,32 @@ def test_half_a_call_and_gone(server: FramedServer, scripted: Scripted) -> None:
 def test_a_node_that_breaks_the_protocol_is_told_and_thrown_out(
     server: FramedServer, scripted: Scripted, violation: bytes
 ) -> None:
-    with closing(RawNode(server.address).greet()) as node:
+    def exchange(node: RawNode) -> str:
         node.call(7, COUNT)
         scripted.next()
         node.socket.sendall(violation)
-        assert node.receive_end()
-    assert scripted.wait_given_up(1) == [COUNT]
+        sentence = node.receive_end()
+        if not sentence:
+            raise EOFError
+        return sentence
+
+    assert with_greeted(server, exchange)
+    assert COUNT in scripted.wait_given_up(1)
     assert is_well(server, scripted)
 
 
 def test_calls_that_can_not_be_read_are_refused_one_by_one(server: FramedServer, scripted: Scripted) -> None:
     scripted.at_once = scripted.pong
-    with closing(RawNode(server.address).greet()) as node:
+
+    def exchange(node: RawNode) -> list[tuple[int, int, int, bytes]]:
         node.send(1, wire.CALL, 200, b"")
         node.send(2, wire.CALL, 5, b"\xc1 no msgpack")
         node.send(3, wire.CALL, 5, wire.encode(["wrong", "types"]))
         node.send(4, wire.CANCEL, 0)  # of nothing
         node.call(5, Ping())
-        answers = [node.receive() for _ in range(4)]
+        return [node.receive_answer() for _ in range(4)]
+
+    answers = with_greeted(server, exchange)
     assert [(number, kind) for number, kind, _, _ in answers] == [
         (1, wire.ERROR),
         (2, wire.ERROR),
@@ -338,18 +375,22 @@ def test_a_slow_reader_gets_everything(server: FramedServer, scripted: Scripted)
     """Slower than the time after which a silent node is given up, and its ends say nothing else meanwhile."""
     scripted.at_once = lambda call: bytes([call.offset]) * call.length
     calls, length = 6, 8 << 20
-    with closing(RawNode(server.address).greet()) as node:
+
+    def exchange(node: RawNode) -> bytearray:
         for number in range(calls):
             node.call(number, SnapshotRead(snapshot="s", path="p", offset=number, length=length))
         received = bytearray()
         until_s = time.monotonic() + 4.5
         while len(received) < calls * (length + wire.HEADER_BYTES):
             data = node.socket.recv(1 << 19)
-            assert data, "given up"
+            if not data:
+                raise EOFError
             received += data
             if time.monotonic() < until_s:
                 time.sleep(0.08)
-        frames = wire.Splitter(length).feed(bytes(received))
+        return received
+
+    frames = wire.Splitter(length).feed(bytes(with_greeted(server, exchange)))
     answers = {number: bytes(payload) for number, kind, _, payload in frames if kind == wire.BYTES_ANSWER}
     assert answers == {number: bytes([number]) * length for number in range(calls)}
 
@@ -370,7 +411,7 @@ def test_too_many_calls_under_way_are_refused_before_they_are_sent(server: Frame
                 transport.begin(server.address, COUNT, WAIT_S, answers.into(number))
 
         scripted.at_once = scripted.pong
-        transport.call(server.address, Ping(), WAIT_S)
+        ask(transport, server.address, Ping())
         scripted.at_once = None
         in_loop(transport, begin_all)
         for _, _, error in answers.wait(5):
@@ -388,11 +429,9 @@ def test_no_more_connections_than_are_allowed(scripted: Scripted) -> None:
     scripted.at_once = scripted.pong
     server = FramedServer("127.0.0.1", 0, scripted, IDENTITY, connections_max=1)
     with asking() as first, asking() as second:
-        assert first.call(server.address, Ping(), WAIT_S)
-        with pytest.raises(JadeError, match="1 connections already") as raised:
-            second.call(server.address, Ping(), WAIT_S)
-        assert raised.value.code is ErrorCode.UNAVAILABLE
-        assert first.call(server.address, Ping(), WAIT_S)
+        assert ask(first, server.address, Ping())
+        refused(second, server.address, "1 connections already")
+        assert ask(first, server.address, Ping())
     server.close()
 
 
@@ -400,16 +439,18 @@ def test_what_fits_no_frame_is_an_error_of_that_call_alone(server: FramedServer,
     scripted.at_once = lambda call: bytes(call.length) if isinstance(call, SnapshotRead) else scripted.pong(call)
     with asking() as transport:
         read = SnapshotRead(snapshot="s", path="p", offset=0, length=NODE_FRAME_BYTES_MAX + 1)
+        ask(transport, server.address, Ping())
+        connections = transport.peers()[0].connections
         with pytest.raises(JadeError) as raised:
-            transport.call(server.address, read, WAIT_S)
+            ask(transport, server.address, read)
         assert raised.value.code is ErrorCode.REQUEST_TOO_LARGE
         large = Get(asked=COUNT.asked, ids=("x" * (NODE_FRAME_BYTES_MAX + 1),))
         with pytest.raises(JadeError) as raised:
-            transport.call(server.address, large, WAIT_S)
+            ask(transport, server.address, large)
         assert raised.value.code is ErrorCode.REQUEST_TOO_LARGE
+        assert transport.peers()[0].connections == connections
         read = SnapshotRead(snapshot="s", path="p", offset=0, length=NODE_FRAME_BYTES_MAX)
-        assert transport.call(server.address, read, WAIT_S) == bytes(NODE_FRAME_BYTES_MAX)
-        assert transport.peers()[0].connections == 1
+        assert ask(transport, server.address, read) == bytes(NODE_FRAME_BYTES_MAX)
 
 
 @pytest.mark.parametrize("address", ["", "nowhere", "host:", ":1", "h:0", "h:70000", "h:-1", "h:1x"])
@@ -428,6 +469,9 @@ def test_a_port_that_is_taken(server: FramedServer, scripted: Scripted) -> None:
 def test_closing_lets_calls_end_first(scripted: Scripted) -> None:
     answers = Answers()
     with answering(scripted) as server, asking() as transport:
+        scripted.at_once = scripted.pong
+        ask(transport, server.address, Ping())
+        scripted.at_once = None
         begin(transport, server.address, COUNT, answers, 1)
         _, reply = scripted.next()
         closing = threading.Thread(target=server.close, args=(WAIT_S,))
@@ -448,7 +492,7 @@ def test_one_loop_for_both_ends(scripted: Scripted) -> None:
     loop = LoopThread("jade-both")
     server = FramedServer("127.0.0.1", 0, scripted, IDENTITY, loop=loop)
     transport = FramedTransport(IDENTITY, SystemClock(), loop=loop)
-    assert transport.call(server.address, Ping(), WAIT_S) == scripted.pong(Ping())
+    assert ask(transport, server.address, Ping()) == scripted.pong(Ping())
     transport.close()
     server.close()
     loop.close()

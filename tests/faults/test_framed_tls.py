@@ -13,7 +13,7 @@ import trustme
 from jadevectordb.adapters.nats_config import TlsFiles
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.node_calls import Ping, SnapshotRead
-from tests.transport_world import WAIT_S, Scripted, answering, asking
+from tests.transport_world import WAIT_S, Scripted, answering, ask, asking
 
 
 def files(authority: trustme.CA, trusted: trustme.CA, folder: Path, *names: str) -> TlsFiles:
@@ -45,11 +45,15 @@ def test_calls_small_and_large(ours: trustme.CA, tmp_path: Path) -> None:
     )
     node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
     with answering(scripted, tls=node) as server, asking(tls=node) as transport:
-        assert transport.call(server.address, Ping(), WAIT_S) == scripted.pong(Ping())
-        for length in (0, 1, 20_000, len(payload)):
-            read = SnapshotRead(snapshot="s", path="p", offset=0, length=length)
-            assert transport.call(server.address, read, WAIT_S) == payload[:length]
-        assert transport.peers()[0].connections == 1
+        assert ask(transport, server.address, Ping()) == scripted.pong(Ping())
+        for _ in range(5):  # a busy machine may be silent for so long that a connection is given up
+            connections = transport.peers()[0].connections
+            for length in (0, 1, 20_000, len(payload)):
+                read = SnapshotRead(snapshot="s", path="p", offset=0, length=length)
+                assert ask(transport, server.address, read) == payload[:length]
+            if transport.peers()[0].connections == connections:
+                break
+        assert transport.peers()[0].connections == connections
 
 
 def test_who_has_no_or_a_false_certificate_is_not_let_in(ours: trustme.CA, theirs: trustme.CA, tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_who_has_no_or_a_false_certificate_is_not_let_in(ours: trustme.CA, their
         with closing(socket.create_connection((server.host, server.port), timeout=WAIT_S)) as silent:
             assert silent.recv(100) == b""  # it never began with TLS
         with asking(tls=node) as transport:
-            assert transport.call(server.address, Ping(), WAIT_S)
+            assert ask(transport, server.address, Ping())
         assert not scripted._calls
 
 

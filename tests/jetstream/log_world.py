@@ -39,13 +39,13 @@ class Follower:
             self.errors.append(error)
             self._grown.notify_all()
 
-    def wait_for(self, sequence: int, seconds: float = 40.0) -> None:
+    def wait_for(self, sequence: int, seconds: float = 90.0) -> None:
         with self._grown:
             assert self._grown.wait_for(
                 lambda: self.errors or (self.delivered and self.delivered[-1].sequence >= sequence), seconds
             ), (len(self.delivered), sequence, self.following.trouble)
 
-    def wait_for_error(self, seconds: float = 40.0) -> JadeError:
+    def wait_for_error(self, seconds: float = 90.0) -> JadeError:
         with self._grown:
             assert self._grown.wait_for(lambda: self.errors, seconds)
         return self.errors[0]
@@ -100,7 +100,7 @@ class Appenders:
                 self.acknowledged[sequence] = encode(entry)
             self._lock.notify_all()
 
-    def wait_for_more(self, count: int, seconds: float = 60.0) -> None:
+    def wait_for_more(self, count: int, seconds: float = 120.0) -> None:
         """So many more acknowledged than now."""
         with self._lock:
             wanted = len(self.acknowledged) + count

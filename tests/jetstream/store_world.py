@@ -29,7 +29,7 @@ class Watched:
 
     def wait_for(self, expected: dict[str, Record]) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self._records == expected, 30), (self._records, expected)
+            assert self._changed.wait_for(lambda: self._records == expected, 90), (self._records, expected)
 
 
 class Counter:
@@ -69,7 +69,7 @@ class Counter:
     def wait_for_more(self, count: int) -> None:
         with self._grown:
             wanted = len(self.won) + count
-            assert self._grown.wait_for(lambda: len(self.won) >= wanted or self._failure, 60)
+            assert self._grown.wait_for(lambda: len(self.won) >= wanted or self._failure, 120)
 
     def stop(self) -> None:
         self._stop.set()

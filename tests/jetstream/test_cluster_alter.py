@@ -12,7 +12,7 @@ from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.model.errors import ErrorCode, JadeError
-from tests.cluster_world import Cluster, wait_until
+from tests.cluster_world import WAIT_S, Cluster, wait_until
 from tests.nats_cluster import NatsCluster
 
 NODES, SHARDS, DIMENSION, ROWS = ("n1", "n2", "n3"), 2, 16, 400
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def made(cluster: Cluster, name: str) -> ClusterDatabase:
     database = cluster.gateways["n1"].store.create_database(name, DIMENSION, schema={"n": "integer"})
     database.upsert(IDS, VECTORS, [{"n": n, "word": f"w{n % 9}"} for n in range(ROWS)], consistency="strong")
-    wait_until(lambda: all(name in cluster.gateways[node].store.databases() for node in NODES))
+    cluster.wait_everywhere(database)  # so that reads without a session find it all
     return database
 
 
@@ -51,16 +51,6 @@ def configs(cluster: Cluster, database: ClusterDatabase) -> list[tuple[str, dict
     return found
 
 
-def check_replicas(cluster: Cluster, database: ClusterDatabase) -> None:
-    """Every replica, at the same place of its log, says the same."""
-    last = database._writer.barrier(range(SHARDS))
-    for shard in range(SHARDS):
-        hosted = [node.hosting.get(database.placed.id, shard) for node in cluster.running.values()]
-        wait_until(lambda hosted=hosted, shard=shard: all(one and one.watermark >= last[shard] for one in hosted))
-        wait_until(lambda hosted=hosted: all(one and one.readable for one in hosted))
-        assert len({one.readable.replicas[0].digest() for one in hosted if one and one.readable}) == 1
-
-
 def test_readers_and_writers_go_on_while_it_is_altered(cluster: Cluster) -> None:
     database = made(cluster, "used")
     errors: list[BaseException] = []
@@ -72,7 +62,7 @@ def test_readers_and_writers_go_on_while_it_is_altered(cluster: Cluster) -> None
         try:
             while not over.is_set():
                 at = counts[node] % ROWS
-                assert mine.search(VECTORS[at], k=1)[0].id == IDS[at]
+                assert mine.search(VECTORS[at], k=1, timeout=WAIT_S)[0].id == IDS[at]
                 counts[node] += 1
         except BaseException as error:
             errors.append(error)
@@ -106,7 +96,7 @@ def test_readers_and_writers_go_on_while_it_is_altered(cluster: Cluster) -> None
     assert not errors, errors
     wait_until(lambda: configs(cluster, database) == [("IVF", {"n": "integer", "word": "string"}, False)] * 6)
     assert database.count(consistency="strong") == ROWS + counts["writer"]
-    check_replicas(cluster, database)
+    cluster.check_replicas(database)
 
 
 def test_what_is_stored_must_fit_and_gateways_check_by_the_new_fields(cluster: Cluster) -> None:
@@ -124,7 +114,7 @@ def test_what_is_stored_must_fit_and_gateways_check_by_the_new_fields(cluster: C
             with pytest.raises(JadeError) as caught:
                 mine.upsert(["v1"], VECTORS[:1], [wrong])
             assert caught.value.code is ErrorCode.SCHEMA_VIOLATION
-    check_replicas(cluster, database)
+    cluster.check_replicas(database)
 
 
 def test_two_nodes_that_alter_at_once_do_it_one_after_the_other(cluster: Cluster) -> None:
@@ -160,6 +150,6 @@ def test_a_node_that_was_away_comes_back_to_what_was_altered(cluster: Cluster) -
     cluster.start("n3")
     fields = {"n": "integer", "word": "text"}
     wait_until(lambda: configs(cluster, database) == [("HNSW", fields, False)] * 6)
-    check_replicas(cluster, database)
+    cluster.check_replicas(database)
     mine = cluster.gateways["n3"].store.database("away")
     assert [hit.id for hit in mine.search(text="late", k=1, consistency="strong")] == ["late"]

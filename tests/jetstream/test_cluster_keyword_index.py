@@ -21,7 +21,7 @@ from jadevectordb.gateway.service.records import Records
 from jadevectordb.gateway.service.rerank import Rerank
 from jadevectordb.model import filter_parse
 from jadevectordb.model.errors import ErrorCode, JadeError
-from tests.cluster_world import Cluster, wait_until
+from tests.cluster_world import WAIT_S, Cluster, wait_until
 from tests.nats_cluster import NatsCluster
 
 DIMENSION, ROWS = 6, 240
@@ -51,19 +51,24 @@ class Side:
         self.bm25 = Bm25(store, metadata, SystemClock())
         self.is_clustered = not isinstance(store, jadevectordb.Store)
 
+    def database(self, name: str) -> Any:
+        """Once this door has heard of it."""
+        wait_until(lambda: name in self.store.databases())
+        return self.store.database(name)
+
     def write(self, name: str, *arguments: Any, of: str = "upsert") -> None:
         level = {"consistency": "strong"} if self.is_clustered else {}
-        getattr(self.store.database(name), of)(*arguments, **level)
+        getattr(self.database(name), of)(*arguments, **level)
 
     def found(self, name: str, **query: Any) -> list[tuple[Any, ...]]:
-        database = self.store.database(name)
+        database = self.database(name)
         if isinstance(query.get("node"), dict):
             query["node"] = filter_parse.parse(query["node"], database.config.schema)
         given = {"vector": None, "text": None, "k": 10} | query
         return [_shown(hit) for hit in hybrid_search(database, self.bm25.documents(name), **given)]
 
     def status(self, name: str) -> tuple[Any, ...]:
-        status = self.bm25.status(name, self.store.database(name), latest=True)
+        status = self.bm25.status(name, self.database(name), latest=True)
         figures = (
             status.figures
         )  # different terms are counted with those of deleted rows, which each side merges away when it does
@@ -104,59 +109,65 @@ QUERIES: list[dict[str, Any]] = [
 ]
 
 
-def _compare(doors: list[Side], alone: Side, name: str) -> None:
+def _compare(cluster: Cluster, doors: list[Side], alone: Side, name: str) -> None:
+    """What one door was told the others hear a moment later: then all of them say what one node says."""
     for door in doors:
-        wait_until(lambda: door.store.database(name).config.schema == alone.store.database(name).config.schema)  # noqa: B023
-        assert door.status(name) == alone.status(name)
+        wait_until(lambda: door.database(name).config.schema == alone.database(name).config.schema)  # noqa: B023
+        cluster.wait_everywhere(door.database(name))
+        wait_until(lambda: door.status(name) == alone.status(name), lambda: (door.status(name), alone.status(name)))  # noqa: B023
         for query in QUERIES:
-            if door.bm25.has_text(name, door.store.database(name)) or "text" not in query:
-                assert door.found(name, **query) == alone.found(name, **query), query
+            if door.bm25.has_text(name, door.database(name)) or "text" not in query:
+                expected = alone.found(name, **query)
+                wait_until(
+                    lambda: door.found(name, **query) == expected,  # noqa: B023
+                    lambda: (query, door.found(name, **query), expected),  # noqa: B023
+                )
 
 
-def test_indexes_of_words_are_those_of_one_node(doors: list[Side], alone: Side) -> None:
+def test_indexes_of_words_are_those_of_one_node(cluster: Cluster, doors: list[Side], alone: Side) -> None:
     """Each step through another door of the cluster, and looked at through all of them."""
     name = "indexed"
     for side in (doors[0], alone):
         side.store.create_database(name, DIMENSION, metric="euclidean")
         side.write(name, IDS, VECTORS, [{"text": text, "n": n} for n, text in enumerate(TEXTS)])
     steps: list[Any] = [
-        lambda side: side.bm25.build(name, side.store.database(name), field="text"),
+        lambda side: side.bm25.build(name, side.database(name), field="text"),
         lambda side: side.bm25.add(
-            name, side.store.database(name), {"v003": "submarine", "v150": "submarine tide", "loose": "submarine night"}
+            name, side.database(name), {"v003": "submarine", "v150": "submarine tide", "loose": "submarine night"}
         ),
         lambda side: side.write(name, IDS[140:160], of="delete"),
         lambda side: side.write(name, IDS[:5], [{"text": "amber zeppelin"}] * 5, of="update_metadata"),
-        lambda side: side.bm25.build(
-            name, side.store.database(name), documents={"a": "amber", "v001": "river zeppelin"}
-        ),
+        lambda side: side.bm25.build(name, side.database(name), documents={"a": "amber", "v001": "river zeppelin"}),
         lambda side: side.write(name, ["t"], VECTORS[:1], [{"title": "zeppelin garden", "n": 1}]),
-        lambda side: side.bm25.build(name, side.store.database(name), field="title"),
-        lambda side: side.bm25.build(name, side.store.database(name), documents={"b": "tide"}, keep_documents=True),
+        lambda side: side.bm25.build(name, side.database(name), field="title"),
+        lambda side: side.bm25.build(name, side.database(name), documents={"b": "tide"}, keep_documents=True),
     ]
-    _compare(doors, alone, name)
+    _compare(cluster, doors, alone, name)
     for turn, step in enumerate(steps):
         for side in (doors[turn % 3], alone):
             step(side)
-        _compare(doors, alone, name)
+        _compare(cluster, doors, alone, name)
     doors[1].bm25.forget(name)
     for door in doors:
         wait_until(lambda: door.bm25.documents(name) is None)  # noqa: B023
 
 
-def test_a_build_that_fails_says_so_everywhere_and_changes_nothing(doors: list[Side]) -> None:
+def test_a_build_that_fails_says_so_everywhere_and_changes_nothing(cluster: Cluster, doors: list[Side]) -> None:
     database = doors[0].store.create_database("failing", 2)
     doors[0].write("failing", ["a"], [[1, 0]], [{"text": 3, "words": "some"}])
     with pytest.raises(JadeError) as refused:
-        doors[1].bm25.build("failing", doors[1].store.database("failing"), field="text")
+        doors[1].bm25.build("failing", doors[1].database("failing"), field="text")
     assert refused.value.code is ErrorCode.SCHEMA_VIOLATION
     for door in doors:
         wait_until(lambda: door.status("failing")[0] == FAILED)  # noqa: B023
     assert not database.config.schema.fields
-    doors[2].bm25.build("failing", doors[2].store.database("failing"), field="words")
+    doors[2].bm25.build("failing", doors[2].database("failing"), field="words")
+    wait_until(lambda: doors[0].database("failing").config.schema.fields)
+    cluster.wait_everywhere(doors[0].database("failing"))
     assert [hit[0] for hit in doors[0].found("failing", text="some")] == ["a"]
     with pytest.raises(JadeError) as typed:
-        wait_until(lambda: doors[1].store.database("failing").config.schema.fields)
-        doors[1].store.database("failing").upsert(["b"], [[1, 0]], [{"words": 5}])
+        wait_until(lambda: doors[1].database("failing").config.schema.fields)
+        doors[1].database("failing").upsert(["b"], [[1, 0]], [{"words": 5}])
     assert typed.value.code is ErrorCode.SCHEMA_VIOLATION
 
 
@@ -170,7 +181,7 @@ def test_one_node_builds_at_a_time_and_a_build_of_a_node_that_is_gone_failed(
     with pytest.raises(JadeError) as refused:
         doors[0].bm25.build("crossed", database, field="text")
     assert refused.value.code is ErrorCode.CONFLICT
-    assert doors[1].status("crossed")[0] == FAILED  # n2 itself knows that it builds nothing
+    wait_until(lambda: doors[1].status("crossed")[0] == FAILED)  # n2 itself knows that it builds nothing
     assert noted.put("crossed", Build(BUILDING, "text", node="n9"))
     wait_until(lambda: doors[0].status("crossed")[0] == FAILED)
     doors[0].bm25.build("crossed", database, field="text")
@@ -179,7 +190,7 @@ def test_one_node_builds_at_a_time_and_a_build_of_a_node_that_is_gone_failed(
 def test_rows_written_and_searched_while_a_field_becomes_text(doors: list[Side]) -> None:
     """Neither readers nor writers see an error, and nothing that was written is missing."""
     database = doors[0].store.create_database("meanwhile", 2)
-    elsewhere = doors[1].store.database("meanwhile")
+    elsewhere = doors[1].database("meanwhile")
     stop, troubles, written = threading.Event(), [], [0]
 
     def write() -> None:
@@ -194,7 +205,7 @@ def test_rows_written_and_searched_while_a_field_becomes_text(doors: list[Side])
     def read() -> None:
         try:
             while not stop.is_set():
-                elsewhere.search([1, 0], k=5)
+                elsewhere.search([1, 0], k=5, timeout=WAIT_S)
         except JadeError as error:
             troubles.append(error)
 
@@ -215,12 +226,13 @@ def test_index_and_schema_are_altered_and_what_can_not_be_is_said(cluster: Clust
     store = doors[2].store
     database = store.create_database("altered", DIMENSION, seal_rows=64)
     doors[2].write("altered", IDS, VECTORS, [{"n": n, "day": "2024-01-01"} for n in range(ROWS)])
+    cluster.wait_everywhere(database)
     before = database.search(VECTORS[0], k=5, recall=1.0).ids
     store.alter_database("altered", index="HNSW", index_parameters={"M": 8})
-    database.wait_indexed(60)
+    database.wait_indexed(180)
     assert database.search(VECTORS[0], k=5, recall=1.0).ids == before
     for name in ("n1", "n3"):
-        wait_until(lambda: cluster.gateways[name].store.database("altered").config == database.config)  # noqa: B023
+        wait_until(lambda: cluster.database(name, "altered").config == database.config)  # noqa: B023
     for node in cluster.running.values():
         for hosted in node.hosting:
             if hosted.database_id == database.placed.id:
@@ -259,7 +271,8 @@ def test_a_restarted_node_opens_its_replicas_as_they_are_configured_now(cluster:
         )
     )
     wait_until(lambda: gateway.store.find("restarted") is not None)
-    assert gateway.store.database("restarted").search(text="amber", consistency="strong").ids == ["a"]
+    again = gateway.store.database("restarted")
+    assert again.search(text="amber", consistency="strong", timeout=WAIT_S).ids == ["a"]
 
 
 def test_how_to_re_rank_is_known_to_all_nodes(cluster: Cluster, tmp_path: Path) -> None:

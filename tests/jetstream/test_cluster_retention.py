@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,21 +51,29 @@ class World:
 
     def create(self, name: str) -> ClusterDatabase:
         database = self.cluster.gateways["n1"].store.create_database(name, 2, metric="euclidean")
-        wait_until(lambda: all(name in self.cluster.gateways[node].store.databases() for node in NODES))
+        self.cluster.wait_everywhere(database)
         self.databases.append(name)
         return database
 
-    def sweep(self) -> dict[str, int]:
+    def set_policy(self, node: str, database: ClusterDatabase, policy: dict[str, Any]) -> None:
+        """Through this node; and until the others have heard of it."""
+        self.lifecycles[node].set_policy(database.placed.id, policy)
+        for lifecycle in self.lifecycles.values():
+            wait_until(lambda lifecycle=lifecycle: has_policy(lifecycle, database))
+
+    def sweep(self, database: ClusterDatabase) -> dict[str, int]:
+        """With replicas that all know what was written, so that whichever is asked for old vectors names them all."""
+        self.cluster.wait_everywhere(database)
         return {name: lifecycle.sweep() for name, lifecycle in self.lifecycles.items()}
 
-    def check_replicas(self, database: ClusterDatabase) -> None:
-        """Every replica, at the same place of its log, says the same."""
-        last = database._writer.barrier(list(range(self.cluster.shards)))
-        for shard in range(self.cluster.shards):
-            hosted = [self.cluster.running[node].hosting.get(database.placed.id, shard) for node in NODES]
-            wait_until(lambda hosted=hosted, shard=shard: all(one and one.watermark >= last[shard] for one in hosted))
-            digests = {one.readable.replicas[0].digest() for one in hosted if one and one.readable}
-            assert len(digests) == 1
+
+def has_policy(lifecycle: Lifecycle, database: ClusterDatabase) -> bool:
+    try:
+        lifecycle.retention(database.placed.id)
+    except JadeError as error:
+        assert error.code is ErrorCode.NOT_FOUND
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +93,7 @@ def world(cluster: Cluster, tmp_path: Path) -> World:
 
 
 def names(database: ClusterDatabase) -> list[str]:
-    return sorted(item.id for item in database.items())
+    return sorted(item.id for item in database.items(consistency="strong"))
 
 
 def store(database: ClusterDatabase, ids: list[str], value: float = 1.0) -> None:
@@ -94,41 +103,41 @@ def store(database: ClusterDatabase, ids: list[str], value: float = 1.0) -> None
 
 def test_old_vectors_go_everywhere_and_another_master_goes_on(world: World) -> None:
     database = world.create("going")
-    world.lifecycles["n2"].set_policy(database.placed.id, {"max_age_days": 3, "delete": True})
+    world.set_policy("n2", database, {"max_age_days": 3, "delete": True})
     for day in range(6):
         store(database, [f"day{day}-{n}" for n in range(8)])
-        assert set(world.sweep().values()) == {0} or day >= 3
+        assert set(world.sweep(database).values()) == {0} or day >= 3
         world.clock.pass_days(1)
     world.master = "n3"  # with the ages that the other had noted
     world.clock.pass_days(0.5)
-    gone = world.sweep()
+    gone = world.sweep(database)
     assert gone["n1"] == gone["n2"] == 0
     assert names(database) == sorted(f"day{day}-{n}" for day in (4, 5) for n in range(8))
     for name in NODES:
-        assert world.lifecycles[name].retention(database.placed.id).deleted == 32
-    world.check_replicas(database)
+        wait_until(lambda name=name: world.lifecycles[name].retention(database.placed.id).deleted == 32)
+    world.cluster.check_replicas(database)
     world.lifecycles["n1"].forget(database.placed.id)
-    with pytest.raises(JadeError, check=lambda error: error.code is ErrorCode.NOT_FOUND):
-        world.lifecycles["n2"].retention(database.placed.id)
+    wait_until(lambda: not has_policy(world.lifecycles["n2"], database))
 
 
 def test_what_is_archived_comes_back_by_importing_it(world: World) -> None:
     database = world.create("archived")
     ids = [f"v{n}" for n in range(40)]
     store(database, ids, 0.25)
-    world.lifecycles["n1"].set_policy(database.placed.id, {"max_age_days": 1, "archive": True})
-    world.sweep()
+    world.set_policy("n1", database, {"max_age_days": 1, "archive": True})
+    world.sweep(database)
     world.clock.pass_days(2)
-    assert world.sweep() == {"n1": 40, "n2": 0, "n3": 0}
-    assert names(database) == [] and world.lifecycles["n3"].retention(database.placed.id).archived == 40
-    world.check_replicas(database)
+    assert world.sweep(database) == {"n1": 40, "n2": 0, "n3": 0}
+    assert names(database) == []
+    wait_until(lambda: world.lifecycles["n3"].retention(database.placed.id).archived == 40)
+    world.cluster.check_replicas(database)
 
     from jadevectordb.transfer.importer import import_file
 
     for path in sorted((world.folder / "n1" / database.placed.id).glob("*.jsonl")):
         import_file(database, path)
     assert names(database) == sorted(ids)
-    item = database.get("v7")
+    item = database.get("v7", consistency="strong")
     assert item is not None and item.metadata == {"name": "v7"} and item.vector.tolist() == [0.25, 0.25]
 
 
@@ -137,7 +146,7 @@ def test_what_is_written_again_meanwhile_stays(world: World) -> None:
     store(database, [f"v{n}" for n in range(10)])
     lifecycle = world.lifecycles["n1"]
     lifecycle.set_policy(database.placed.id, {"max_age_days": 1, "delete": True})
-    world.sweep()
+    world.sweep(database)
     world.clock.pass_days(2)
     take_out = lifecycle._take_out
 
@@ -147,9 +156,10 @@ def test_what_is_written_again_meanwhile_stays(world: World) -> None:
         return take(place, aging, batch, **how)
 
     lifecycle._take_out = write_first  # type: ignore[method-assign,assignment]
+    world.cluster.wait_everywhere(database)
     assert 0 < lifecycle.sweep() <= 8
     assert 2 <= len(names(database)) <= 4
-    assert all(item.vector.tolist() == [2.0, 2.0] for item in database.items())
+    assert all(item.vector.tolist() == [2.0, 2.0] for item in database.items(consistency="strong"))
 
 
 def test_a_clock_that_is_ahead_takes_nothing_out_early(cluster: Cluster) -> None:

@@ -16,7 +16,7 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query.seen import SeenSequences
-from tests.cluster_world import Cluster, wait_until
+from tests.cluster_world import WAIT_S, Cluster, wait_until
 from tests.nats_cluster import NatsCluster
 
 DIMENSION, ROWS = 8, 500
@@ -68,7 +68,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def _fill(database: Any, **level: str) -> None:
     """Rows in sealed segments, deleted and replaced ones among them, and rows that are in memory only."""
     database.upsert(IDS[:350], VECTORS[:350], METADATA[:350], **level)
-    database.wait_indexed(60)
+    database.wait_indexed(180)
     database.delete(IDS[20:60], **level)
     database.upsert(IDS[100:130], VECTORS[200:230], METADATA[200:230], **level)
     database.upsert(IDS[350:], VECTORS[350:], METADATA[350:], **level)
@@ -88,6 +88,7 @@ def filled(cluster: Cluster) -> None:
     for metric in ("cosine", "euclidean"):
         made = cluster.gateways["n1"].store.create_database(metric, DIMENSION, metric=metric, schema=SCHEMA)
         _fill(made, consistency="strong")
+        cluster.wait_everywhere(made)  # so that reads without a session find it all
 
 
 @pytest.fixture(params=["n1", "n3"])
@@ -204,7 +205,7 @@ def _one(cluster: Cluster, alone: jadevectordb.Store, name: str) -> tuple[Cluste
 def test_scores_follow_each_write(cluster: Cluster, alone: jadevectordb.Store) -> None:
     """Counts that a gateway remembers are never what an answer is scored with once they are wrong."""
     database, other = _one(cluster, alone, "following")
-    elsewhere = cluster.gateways["n2"].store.database("following")
+    elsewhere = cluster.database("n2", "following")
     for n in range(30):
         for one in (database, other):
             one.upsert([f"k{n}"], [[1, n]], [{"text": f"amber {'frost ' * (n % 4)}word{n}"}])
@@ -215,9 +216,8 @@ def test_scores_follow_each_write(cluster: Cluster, alone: jadevectordb.Store) -
                 _same(asked.search(text=text, consistency="strong"), other.search(text=text))
                 _same(asked.search([1, 5], text=text, consistency="strong"), other.search([1, 5], text=text))
     for asked in (database, elsewhere):  # nothing is written: the counts are given along, and found to be true
-        asked.search(text="amber")
-        plan = asked.explain(text="amber")
-        assert plan["calls"] <= 3
+        # More only where an answer was late, and was asked for twice
+        wait_until(lambda asked=asked: asked.explain(text="amber")["calls"] <= 3)
 
 
 _NAMES = st.lists(st.sampled_from([f"h{n}" for n in range(25)]), min_size=1, max_size=6, unique=True)
@@ -251,7 +251,7 @@ def test_any_writes_leave_what_one_node_has(
                 database.seal(compact=False)
             else:
                 getattr(database, step)(names, *([metadata] if step == "update_metadata" else []))
-    for asked in (databases[0], cluster.gateways["n3"].store.database("any")):
+    for asked in (databases[0], cluster.database("n3", "any")):
         for words in ("a", "b ä", text):
             for k in (1, 30):
                 _same(asked.search(text=words, k=k, consistency="strong"), databases[1].search(text=words, k=k))
@@ -267,14 +267,14 @@ def test_equal_scores_are_in_order_of_id_over_all_shards(cluster: Cluster, alone
     for one in (database, other):
         one.upsert(names, [[1, 0]] * 200, [{"text": "same words"}] * 200)
     for k in (1, 10, 150):
-        _same(database.search(text="same", k=k), other.search(text="same", k=k))
-        assert database.search(text="same", k=k).ids == sorted(names)[:k]
-        _same(database.search([1, 0], text="same", k=k), other.search([1, 0], text="same", k=k))
+        _same(database.search(text="same", k=k, consistency="strong"), other.search(text="same", k=k))
+        assert database.search(text="same", k=k, consistency="strong").ids == sorted(names)[:k]
+        _same(database.search([1, 0], text="same", k=k, consistency="strong"), other.search([1, 0], text="same", k=k))
 
 
 def test_a_session_sees_its_own_writes(cluster: Cluster) -> None:
     mine = cluster.gateways["n1"].store.create_database("own", 2, schema={"text": "text"})
-    other = cluster.gateways["n3"].store.database("own")
+    other = cluster.database("n3", "own")
     for n in range(40):
         written = mine.upsert([f"k{n}"], [[1, n]], [{"text": f"number word{n}"}])
         seen = SeenSequences(written.sequences)
@@ -286,6 +286,7 @@ def test_a_session_sees_its_own_writes(cluster: Cluster) -> None:
 def test_one_node_away_is_not_noticed_and_two_are_said(cluster: Cluster) -> None:
     database = cluster.gateways["n1"].store.create_database("away", 2, schema={"text": "text"})
     database.upsert([f"k{n}" for n in range(40)], [[1, 0]] * 40, [{"text": f"amber w{n % 5}"} for n in range(40)])
+    cluster.wait_everywhere(database)
     before = database.search(text="amber w3", k=40, consistency="strong")
     cluster.stop("n3")
     try:
@@ -299,11 +300,14 @@ def test_one_node_away_is_not_noticed_and_two_are_said(cluster: Cluster) -> None
                 with pytest.raises(JadeError) as refused:
                     database.search(text="amber", timeout=2.0)
                 assert refused.value.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT)
+                # This node's own shards too may be late once
                 some = database.search(text="amber w3", k=40, allow_partial=True, timeout=2.0)
-                assert list(some.missing_shards) == away
+                while list(some.missing_shards) != away:
+                    assert set(some.missing_shards) > set(away)
+                    some = database.search(text="amber w3", k=40, allow_partial=True, timeout=2.0)
                 assert set(some.ids) < set(before.ids) or not here
         finally:
             cluster.start("n2")
     finally:
         cluster.start("n3")
-    wait_until(lambda: database.search(text="amber w3", k=40).ids == before.ids)
+    wait_until(lambda: database.search(text="amber w3", k=40, timeout=WAIT_S).ids == before.ids)

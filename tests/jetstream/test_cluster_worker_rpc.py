@@ -56,13 +56,13 @@ def callers(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def database(cluster: Cluster) -> ClusterDatabase:
     made = cluster.gateways["n1"].store.create_database("d", DIMENSION)
     made.upsert(IDS, VECTORS, [{"n": n} for n in range(ROWS)], consistency="strong")
-    wait_until(lambda: all("d" in cluster.gateways[name].store.databases() for name in NODES))
+    cluster.wait_everywhere(made)
     return made
 
 
 def shards_on(callers: dict[str, Caller], node: str) -> dict[int, int]:
-    """Rows of each shard that the node holds."""
-    wait_until(lambda: len(callers[node]("WorkerService/ShardInfo", database="d").shards) > 0)
+    """Rows of each shard that the node holds: as many as any other, perhaps after one was moved that was placed before all were up."""
+    wait_until(lambda: len(callers[node]("WorkerService/ShardInfo", database="d").shards) == 2 * SHARDS // len(NODES))
     return {one.shard: one.rows for one in callers[node]("WorkerService/ShardInfo", database="d").shards}
 
 
@@ -71,7 +71,7 @@ def test_every_node_tells_of_what_it_holds(database: ClusterDatabase, callers: d
     rows = [list(SHARD_OF.values()).count(shard) for shard in range(SHARDS)]
     for node in NODES:
         held = shards_on(callers, node)
-        assert held == {shard: rows[shard] for shard in held} and len(held) == 2
+        assert held == {shard: rows[shard] for shard in held}
         info = callers[node]("WorkerService/ShardInfo", database="d").shards
         assert all(0 < one.watermark <= one.log_end and one.memory_bytes > 0 for one in info)
         stats = callers[node]("WorkerService/Stats")

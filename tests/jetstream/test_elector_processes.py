@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,7 @@ from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import HybridTime, NodeId, RequestId, Sequence, ShardId
 from jadevectordb.model.operations import Delete, Entry
+from tests.hosting_world import wait_until
 from tests.nats_cluster import SECRET, NatsCluster
 
 WAIT_S = 60.0
@@ -71,48 +73,68 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
 
 
 def test_masters_that_are_killed_stopped_or_resign_are_followed(cluster: NatsCluster) -> None:
+    """A busy machine may hold up a master for longer than its lease, so that another follows unasked: then that one is meant."""
     told: queue.Queue[tuple[str, str, str]] = queue.Queue()
     seen: list[tuple[str, str, str]] = []
+    candidates: dict[str, CandidateProcess] = {}
 
-    def until(word: str, name: str | None = None, value: str | None = None) -> tuple[str, str]:
+    def until(name: str, word: str, value: str | None = None) -> str:
         while True:
             seen.append(told.get(timeout=WAIT_S))
             who, what, which = seen[-1]
-            if what == word and name in (None, who) and value in (None, which):
-                return who, which
+            if who == name and what == word and value in (None, which):
+                return which
+
+    def term_of(name: str) -> int | None:
+        candidates[name].say("term")
+        term = until(name, "term")
+        return None if term == "None" else int(term)
+
+    def master(*names: str) -> tuple[str, int]:
+        """Which of them is master now, and of what term."""
+        until_s = time.monotonic() + WAIT_S
+        while True:
+            for name in names:
+                term = term_of(name)
+                if term is not None:
+                    return name, term
+            assert time.monotonic() < until_s, seen
 
     with contextlib.ExitStack() as stack:
-        candidates = {}
         for name in ("n1", "n2", "n3"):
             candidates[name] = CandidateProcess(name, "election", cluster.urls, told)
             stack.callback(candidates[name].close)
-        first, term = until("gained")
-        assert term == "1"
+        first, first_term = master(*candidates)
 
         candidates[first].kill()
-        second, term = until("gained")
-        assert second != first and term == "2"
+        left = [name for name in candidates if name != first]
+        second, second_term = master(*left)
+        assert second_term > first_term
 
         stopped = candidates[second].process
         stopped.send_signal(signal.SIGSTOP)
-        third, term = until("gained")
-        assert third not in (first, second) and term == "3"
+        (other,) = (name for name in left if name != second)
+        third, third_term = master(other)
+        assert third_term > second_term
         stopped.send_signal(signal.SIGCONT)
-        assert until("lost") == (second, "2")
-        candidates[second].say("term")
-        assert until("term", second) == (second, "None")
+        woken_term = term_of(second)
+        assert woken_term is None or woken_term > third_term
+        if (second, "lost", str(second_term)) not in seen:
+            until(second, "lost", str(second_term))
 
         candidates[third].say("resign")
-        fourth, term = until("gained")
-        assert fourth == second and term == "4"
-    gained = [int(value) for _, what, value in seen if what == "gained"]
-    assert gained == [1, 2, 3, 4]
+        _, fourth_term = master(second)
+        assert fourth_term > third_term
+    while not told.empty():
+        seen.append(told.get())
+    gained = [value for _, what, value in seen if what == "gained"]
+    assert len(set(gained)) == len(gained), "two had the same term"
 
 
 def test_logs_are_made_cut_and_deleted_by_name_and_again(cluster: NatsCluster) -> None:
     connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
     logs = JetStreamShardLogs(connection, "tests", replicas=3)
-    log = JetStreamLog(connection, "tests", "d1", replicas=3)
+    log = JetStreamLog(connection, "tests", "d1", replicas=3, append_s=WAIT_S)
     try:
         logs.create("d1", 2)
         logs.create("d1", 2)
@@ -121,7 +143,8 @@ def test_logs_are_made_cut_and_deleted_by_name_and_again(cluster: NatsCluster) -
             log.append([(ShardId(1), Entry(Delete(["a"], None), HybridTime(n), NodeId("n1"), RequestId(f"r{n}")))])
         logs.truncate("d1", {0: 7, 1: 3})
         logs.truncate("d1", {1: 2})
-        assert (log.first(ShardId(1)), log.last(ShardId(1))) == (Sequence(4), Sequence(5))
+        # A leader that was just elected may be a moment behind
+        wait_until(lambda: (log.first(ShardId(1)), log.last(ShardId(1))) == (Sequence(4), Sequence(5)))
         assert (log.first(ShardId(0)), log.last(ShardId(0))) == (Sequence(1), Sequence(0))
         logs.drop("d1", 2)
         logs.drop("d1", 2)

@@ -19,11 +19,13 @@ from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.metadata_store import Record
+from tests.hosting_world import wait_until
 from tests.jetstream.log_world import Appenders, Follower, check_history, write
 from tests.jetstream.store_world import Counter, Watched, check_counts
 from tests.nats_cluster import NatsCluster
 
-PATIENT_S = 30.0
+PATIENT_S = 90.0
+HASTY_S = 4.0
 
 
 @pytest.fixture
@@ -63,7 +65,9 @@ class World:
             counter.wait_for_more(10)
 
     def leader(self, stream: str) -> str:
-        return self.connection.call(stream_state(self.connection, stream, Deadline(self.connection, 20)), 20).leader
+        return self.connection.call(
+            stream_state(self.connection, stream, Deadline(self.connection, PATIENT_S)), PATIENT_S
+        ).leader
 
     def move_leader(self, stream: str, name: str) -> None:
         body = {"placement": {"preferred": name}}
@@ -98,13 +102,17 @@ def test_the_leader_of_both_is_killed(cluster: NatsCluster, connections: list[Na
 
 def test_a_planned_stop_of_the_leader_twice(cluster: NatsCluster, connections: list[NatsConnection]) -> None:
     world = World(connections, parts=1)
-    for _ in range(2):
+    handed_over = 0
+    for _ in range(6):  # on a busy machine a server may lose what it leads before, or have no time to hand it over
         world.go_on()
         stopped = world.leader(world.log.stream(0))
         world.move_leader("KV_meta", stopped)
-        assert set(cluster.stop(stopped)) >= {"KV_meta", world.log.stream(0)}
+        handed_over += set(cluster.stop(stopped)) >= {"KV_meta", world.log.stream(0)}
         world.go_on()
         cluster.restart(stopped)
+        if handed_over == 2:
+            break
+    assert handed_over == 2
     world.check()
     assert world.appenders.unavailable == 0 == sum(counter.undecided for counter in world.counters)
 
@@ -123,16 +131,19 @@ def test_all_servers_are_killed_and_started_again(cluster: NatsCluster, connecti
 def test_without_a_majority_writers_are_told_and_what_is_known_can_be_read(
     cluster: NatsCluster, connections: list[NatsConnection]
 ) -> None:
-    log, store = (
-        JetStreamLog(connections[0], "tests", "db", append_s=1.5),
-        KvStore(connections[0], "meta", answer_s=1.5),
+    log, patient = (
+        JetStreamLog(connections[0], "tests", "db", append_s=HASTY_S),
+        JetStreamLog(connections[1], "tests", "db", append_s=PATIENT_S),
     )
-    log.ensure_streams([0])
+    store = KvStore(connections[0], "meta", answer_s=HASTY_S)
+    patient_store = KvStore(connections[1], "meta", answer_s=PATIENT_S)
+    patient.ensure_streams([0])
     follower = Follower(log, 0)
-    log.append([(0, write("before"))])
+    patient.append([(0, write("before"))])
     follower.wait_for(1)
-    revision = store.compare_and_set("a", b"one", 0)
-    assert revision is not None and list(store.list("")) == ["a"]
+    revision = patient_store.compare_and_set("a", b"one", 0)
+    assert revision is not None and list(patient_store.list("")) == ["a"]
+    wait_until(lambda: store.known("") == {"a": Record(b"one", revision)})
     for name in cluster.names[1:]:
         cluster.kill(name)
     for change in (
@@ -146,14 +157,13 @@ def test_without_a_majority_writers_are_told_and_what_is_known_can_be_read(
     assert store.known("") == {"a": Record(b"one", revision)}
     for name in cluster.names[1:]:
         cluster.restart(name, wait=False)
-    patient = JetStreamLog(connections[1], "tests", "db", append_s=PATIENT_S)
     assert patient.append([(0, write("lost?", request="r"))]) == [2]  # once, whether the first try was stored or not
     follower.wait_for(2)
     assert follower.sequences == [1, 2] and follower.errors == []
-    record = KvStore(connections[1], "meta", answer_s=PATIENT_S).get("a")
+    record = patient_store.get("a")
     assert record is not None and record.value in (b"one", b"two")
-    store.close()
-    log.close()
+    for one in (store, patient_store, log, patient):
+        one.close()
 
 
 def test_deletions_that_were_forgotten_meanwhile_are_still_told(
@@ -162,7 +172,7 @@ def test_deletions_that_were_forgotten_meanwhile_are_still_told(
     """One node's server is away while others delete records and forget the tombstones."""
     writer = KvStore(connections[0], "meta", answer_s=PATIENT_S, tombstones_max=4)
     apart = NatsConnection(cluster.urls[2:], SystemClock(), credentials=cluster.credentials)
-    watcher = KvStore(apart, "meta")
+    watcher = KvStore(apart, "meta", answer_s=PATIENT_S)
     kept: dict[str, Record] = {}
     for n in range(20):
         revision = writer.compare_and_set(f"k/{n}", b"", 0)
@@ -173,7 +183,12 @@ def test_deletions_that_were_forgotten_meanwhile_are_still_told(
     cluster.kill(cluster.names[2])
     for n in range(15):
         assert writer.compare_and_set(f"k/{n}", None, kept.pop(f"k/{n}").revision) is not None
-    while connections[0].call(stream_state(connections[0], "KV_meta", Deadline(apart, 20)), 20).messages >= 20:
+    while (
+        connections[0]
+        .call(stream_state(connections[0], "KV_meta", Deadline(connections[0], PATIENT_S)), PATIENT_S)
+        .messages
+        >= 20
+    ):
         revision = writer.compare_and_set("other", b"", 0)  # forgetting begins with a deletion that finds too many
         assert revision is not None and writer.compare_and_set("other", None, revision) is not None
     assert watcher.known("k/").keys() > kept.keys()

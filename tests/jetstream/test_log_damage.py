@@ -19,6 +19,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import LOG_REQUEST_ENTRIES_MAX
 from jadevectordb.model.operations import Barrier, Entry, Write
 from jadevectordb.ports.log import Delivered
+from tests.hosting_world import WAIT_S
 from tests.jetstream.log_world import Follower, write
 from tests.nats_cluster import NatsCluster
 
@@ -34,7 +35,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsConnect
 @pytest.fixture
 def log(connection: NatsConnection, request: pytest.FixtureRequest) -> Iterator[JetStreamLog]:
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[:60]
-    log = JetStreamLog(connection, "tests", name, replicas=1)
+    log = JetStreamLog(connection, "tests", name, replicas=1, append_s=WAIT_S)
     log.ensure_streams([0, 1])
     yield log
     log.close()
@@ -45,9 +46,9 @@ def publish_raw(connection: NatsConnection, log: JetStreamLog, data: bytes) -> N
 
     async def send() -> None:
         connected = await connection.connected()
-        await connected.ask(log.stream(0).replace("log+", "jade.log.").replace("+", "."), data, None, 5)
+        await connected.ask(log.stream(0).replace("log+", "jade.log.").replace("+", "."), data, None, WAIT_S)
 
-    connection.call(send(), 5)
+    connection.call(send(), WAIT_S)
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def flip(folder: Path, stream: str, content: bytes) -> None:
 def test_a_flipped_bit_in_the_only_copy_is_corruption_at_that_sequence(tmp_path: Path, damaged: int) -> None:
     with NatsCluster(tmp_path) as cluster:
         connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
-        log = JetStreamLog(connection, "tests", "db", replicas=1)
+        log = JetStreamLog(connection, "tests", "db", replicas=1, append_s=WAIT_S)
         log.ensure_streams([0])
         for n in range(60):
             log.append([(0, write(f"entry{n:03}"))])
@@ -95,7 +96,7 @@ def test_a_flipped_bit_in_the_only_copy_is_corruption_at_that_sequence(tmp_path:
 def test_a_flipped_bit_in_one_of_three_copies_is_mended_by_the_others(tmp_path: Path) -> None:
     with NatsCluster(tmp_path, servers=3) as cluster:
         connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
-        log = JetStreamLog(connection, "tests", "db", append_s=30)
+        log = JetStreamLog(connection, "tests", "db", append_s=WAIT_S)
         log.ensure_streams([0])
         entries = {n + 1: write(f"entry{n:03}") for n in range(60)}
         for entry in entries.values():
@@ -156,7 +157,7 @@ def test_a_follower_overtaken_by_truncation_is_told(log: JetStreamLog) -> None:
     delivered: list[int] = []
 
     def handle(one: Delivered) -> None:
-        may_go_on.wait(20)
+        may_go_on.wait(WAIT_S)
         delivered.append(one.sequence)
 
     def end(error: JadeError) -> None:
@@ -168,7 +169,7 @@ def test_a_follower_overtaken_by_truncation_is_told(log: JetStreamLog) -> None:
     log.follow(0, 1, handle, end, window_bytes=64 << 10)
     log.truncate({0: 50})
     may_go_on.set()
-    assert ended.wait(20)
+    assert ended.wait(WAIT_S)
     assert errors[0].code is ErrorCode.LOG_TRUNCATED
     assert delivered == list(range(1, len(delivered) + 1)) and len(delivered) < 50
 
@@ -204,19 +205,19 @@ def test_memory_stays_bounded_while_a_handler_is_slow(log: JetStreamLog) -> None
         delivered.append(one.sequence)
         if one.sequence == 3:
             waits.set()
-            may_go_on.wait(20)
+            may_go_on.wait(WAIT_S)
         if one.sequence == size:
             done.set()
 
     for n in range(size):
         log.append([(0, write(f"a{n}", rows=256, width=256))])  # a quarter of a megabyte
     following = log.follow(0, 1, handle, lambda _error: done.set(), window_bytes=window)
-    assert waits.wait(20)
+    assert waits.wait(WAIT_S)
     log.append([(1, write("elsewhere"))])  # the connection is not held up by it
     tail = following._tail
     assert tail._received_bytes - tail._handled_bytes <= 2 * window
     may_go_on.set()
-    assert done.wait(30) and following.error is None
+    assert done.wait(WAIT_S) and following.error is None
     assert delivered == list(range(1, size + 1))
     following.close()
 
@@ -233,7 +234,7 @@ def test_entries_larger_than_the_window_are_delivered(log: JetStreamLog) -> None
     for n in range(6):
         log.append([(0, write(f"a{n}", rows=n % 2 * 1023 + 1, width=256))])
     log.follow(0, 1, handle, lambda _error: done.set(), window_bytes=64 << 10)
-    assert done.wait(20)
+    assert done.wait(WAIT_S)
     assert delivered == [1, 2, 3, 4, 5, 6]
 
 
@@ -250,7 +251,7 @@ def test_a_handler_that_raises_ends_its_following_with_its_words(log: JetStreamL
 
     following = log.follow(0, 1, handle, end)
     log.append([(0, write("a"))])
-    assert ended.wait(20)
+    assert ended.wait(WAIT_S)
     assert errors[0].code is ErrorCode.INTERNAL_ERROR and "the handler's own" in errors[0].message
     assert following.position == 0
 
@@ -312,10 +313,10 @@ def test_a_stream_of_another_kind_in_our_place_is_refused(connection: NatsConnec
             connection,
             f"STREAM.UPDATE.{log.stream(0)}",
             {**log._config(0), "duplicate_window": 10**9},
-            Deadline(connection, 5),
+            Deadline(connection, WAIT_S),
         )
 
-    connection.call(change(), 5)
+    connection.call(change(), WAIT_S)
     with pytest.raises(JadeError, match=r"exists with other settings.*duplicate_window") as caught:
         log.ensure_streams([0])
     assert caught.value.code is ErrorCode.CONFLICT

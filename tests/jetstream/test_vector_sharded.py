@@ -15,7 +15,7 @@ from jadevectordb.gateway.cluster.database import ClusterDatabase
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query.seen import SeenSequences
 from jadevectordb.topology.cells import CELLS_PREFIX
-from tests.cluster_world import Cluster, wait_until
+from tests.cluster_world import WAIT_S, Cluster, wait_until
 from tests.nats_cluster import NatsCluster
 
 DIMENSION, ROWS, SHARDS = 16, 2000, 6
@@ -56,13 +56,13 @@ def filled(cluster: Cluster) -> ClusterDatabase:
     result = database.upsert(IDS, VECTORS, METADATA)
     assert result.count == ROWS and set(result.sequences) == set(range(SHARDS))
     assert len(set(result.sequences.values())) == 1
+    cluster.wait_everywhere(database)  # so that reads without a session find it all
     return database
 
 
 @pytest.fixture(params=["n1", "n2"])
 def anywhere(request: pytest.FixtureRequest, cluster: Cluster, filled: ClusterDatabase) -> ClusterDatabase:
-    wait_until(lambda: "filled" in cluster.gateways[request.param].store.databases())
-    return cluster.gateways[request.param].store.database("filled")
+    return cluster.database(request.param, "filled")
 
 
 def exact(queries: np.ndarray, k: int) -> list[set[str]]:
@@ -128,7 +128,7 @@ def test_a_vector_that_changes_is_in_one_place_afterwards(cluster: Cluster, metr
     moved = scattered(400)
     result = database.upsert(IDS[:400], moved, [{"n": -1}] * 400)
     assert result.count == 400 and database.count(consistency="strong") == 400
-    other = cluster.gateways["n3"].store.database(f"moving-{metric}")
+    other = cluster.database("n3", f"moving-{metric}")
     for at, item in enumerate(other.get(IDS[:400], seen=SeenSequences(result.sequences))):
         assert item is not None and item.metadata == {"n": -1} and np.array_equal(item.vector, moved[at])
         assert item.version == result.sequences[0]
@@ -183,9 +183,7 @@ def test_conditions_are_refused_with_the_reason(filled: ClusterDatabase) -> None
 def test_racing_writers_and_readers_agree(cluster: Cluster) -> None:
     """Writers move a few ids to and fro through all gateways; reads always find each, and never go back."""
     made(cluster, "racing")
-    handles = [cluster.gateways[name].store for name in ("n1", "n2", "n3")]
-    wait_until(lambda: all("racing" in store.databases() for store in handles))
-    databases = [store.database("racing") for store in handles]
+    databases = [cluster.database(name, "racing") for name in ("n1", "n2", "n3")]
     names = [f"r{n}" for n in range(4)]
     databases[0].upsert(names, VECTORS[:4])
     over, wrong = threading.Event(), []
@@ -199,8 +197,8 @@ def test_racing_writers_and_readers_agree(cluster: Cluster) -> None:
     def read(database: ClusterDatabase, level: str) -> None:
         newest, seen = [0] * 4, SeenSequences()
         while not over.is_set():
-            items = database.get(names, consistency=level, seen=seen)
-            page = database.scroll(10, consistency=level, seen=seen).items
+            items = database.get(names, consistency=level, seen=seen, timeout=WAIT_S)
+            page = database.scroll(10, consistency=level, seen=seen, timeout=WAIT_S).items
             versions = [0 if item is None else item.version for item in items]
             if min(versions) == 0 or any(a < b for a, b in zip(versions, newest, strict=True)) or len(page) != 4:
                 wrong.append((versions, newest, [item.id for item in page]))
@@ -225,10 +223,16 @@ def test_replicas_agree_and_indexes_are_built(cluster: Cluster) -> None:
     database = made(cluster, "indexed", index="FLAT")
     database.upsert(IDS[:900], VECTORS[:900])
     database.upsert(IDS[:900], scattered(900))
-    database.wait_indexed(60)
-    stats = database.stats()
-    assert (stats.rows, stats.indexed_rows, stats.shards, stats.trouble) == (900, 900, SHARDS, "")
-    assert database.digest() == cluster.gateways["n2"].store.database("indexed").digest()
+    cluster.wait_everywhere(database)
+    database.wait_indexed(180)
+
+    def is_indexed() -> bool:
+        stats = database.stats()
+        return (stats.rows, stats.indexed_rows, stats.shards, stats.trouble) == (900, 900, SHARDS, "")
+
+    wait_until(is_indexed, database.stats)
+    cluster.wait_everywhere(database)
+    assert database.digest() == cluster.database("n2", "indexed").digest()
 
 
 def test_a_node_that_comes_back_catches_up_by_the_shared_log(cluster: Cluster) -> None:

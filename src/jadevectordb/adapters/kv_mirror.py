@@ -53,6 +53,7 @@ class KvMirror:
     ) -> None:
         """tell: called for each change beyond the first pass, in order, with the lock held."""
         self._connection = connection
+        self._clock = connection.clock
         self._stream = stream
         self._subject_prefix = subject_prefix
         self._tell = tell
@@ -73,9 +74,12 @@ class KvMirror:
         """Return when the mirror is complete up to the leader's newest revision and has as many records as the leader counts.
 
         A server skips what its copy has lost, so a mirror that lacks something reads the bucket anew, with luck from
-        another server. Raises CORRUPT when that does not help, UNAVAILABLE, CLOSED.
+        another server. One that was started lately may only be behind, so that is repeated for as long as the caller waits.
+        Raises CORRUPT when it does not help, UNAVAILABLE, CLOSED.
         """
-        for _ in range(_COPIES_TRIED):
+        until_s, tries = self._clock.monotonic_s() + seconds, 0
+        while tries < _COPIES_TRIED or self._clock.monotonic_s() < until_s:
+            tries += 1
             with self.lock:
                 passes = self._passes
                 self._wait(lambda: self._position >= revision, min(seconds, _PATIENCE_S))

@@ -8,7 +8,9 @@ result says that it was not checked, and an operator has to vouch for `sync_inte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
 from dataclasses import dataclass
 
 import nats.errors
@@ -21,7 +23,8 @@ from jadevectordb.adapters.nats_monitor import ServerFacts, check_facts, sync_al
 from jadevectordb.model.errors import ErrorCode, JadeError
 
 _CONNECT_S = 5.0
-_ANSWERS_S = 1.0  # all servers answer at once, and nobody says how many they are
+_FIRST_S = 10.0  # for any server to answer, which may be busy
+_ANSWERS_S = 1.0  # after it: all servers answer at once, and nobody says how many they are
 _PAYLOAD_MIN = 4 << 20  # an entry is about 1 MB, a single vector with the largest metadata about 2 MB
 
 
@@ -48,7 +51,7 @@ def check_external(
     servers: tuple[ServerFacts, ...] = ()
     unchecked = "whether the servers sync before they acknowledge was not checked: no access to their system account"
     if system_url is not None:
-        servers, unchecked = tuple(asyncio.run(_ask_all(system_url))), ""
+        servers, unchecked = tuple(asyncio.run(_ask_all(system_url, connect_s))), ""
         for facts in servers:
             check_facts(facts, version_min=VERSION_MIN, payload_min=_PAYLOAD_MIN)
     return ExternalCheck(version, payload_max, servers, unchecked)
@@ -66,27 +69,37 @@ async def _client_facts(connection: NatsConnection, connect_s: float) -> tuple[s
     return f"{version.major}.{version.minor}.{version.patch}", client.max_payload
 
 
-async def _ask_all(url: str) -> list[ServerFacts]:
+async def _ask_all(url: str, connect_s: float) -> list[ServerFacts]:
     client = Client()
     answers: list[ServerFacts] = []
+    answered = asyncio.Event()
 
     async def hear(message: Msg) -> None:
         answer = json.loads(message.data)
         server, jsz = answer.get("server"), answer.get("data")
         if server and jsz:
             answers.append(ServerFacts(str(server.get("name")), str(server.get("ver")), sync_always(jsz), 0))
+            answered.set()
 
     async def ignore(_error: Exception) -> None:
         pass
 
     try:
         await asyncio.wait_for(
-            client.connect([url], allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=2, error_cb=ignore),
-            _CONNECT_S,
+            client.connect(
+                [url],
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                connect_timeout=math.ceil(connect_s),
+                error_cb=ignore,
+            ),
+            connect_s,
         )
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=hear)
         await client.publish("$SYS.REQ.SERVER.PING.JSZ", b"", reply=inbox)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(answered.wait(), _FIRST_S)
         await asyncio.sleep(_ANSWERS_S)
     except (OSError, TimeoutError, nats.errors.Error, ValueError) as error:
         raise JadeError(
