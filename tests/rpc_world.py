@@ -25,7 +25,7 @@ _MODULES = {
     "SearchService": search_pb2,
     "WorkerService": worker_pb2,
 }
-_S = 20.0  # long enough for a busy machine
+_S = 60.0  # long enough for a busy machine
 
 
 class HandClock:

@@ -31,7 +31,7 @@ from tests.nemesis.caller import Caller
 
 DIMENSION, SHARDS, ROWS = 16, 2, 3000
 OFF_S = 3600
-WAIT_S = 60.0
+WAIT_S = 180.0  # a node that was killed starts, catches up and is healthy again
 _LOOK_S = 0.1
 
 
@@ -42,8 +42,19 @@ class Rest:
         self._url = node.url
 
     def _call(self, what: str, level: str, body: Any) -> Any:
-        with contextlib.closing(Caller(self._url, "", 30.0)) as caller:
+        with contextlib.closing(Caller(self._url, "", 90.0)) as caller:
             return caller.call("POST", f"/v2/databases/words/{what}", body, {"X-Jade-Consistency": level})
+
+    def _read(self, what: str, level: str, body: Any) -> Any:
+        """Asked again when the node can't answer now: on a busy machine a server of the log may have to be elected anew."""
+        until_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self._call(what, level, body)
+            except JadeError as error:
+                if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT) or time.monotonic() > until_s:
+                    raise
+                time.sleep(_LOOK_S)
 
     def upsert(self, name: str, number: int, level: str = "quorum", **conditions: int) -> None:
         row = {"id": name, "values": [1.0 + number] * DIMENSION, "metadata": {"n": number}, **conditions}
@@ -54,13 +65,17 @@ class Rest:
 
     def get(self, name: str) -> Any:
         """None, or the item, as of now."""
-        return self._call("vectors/get", "strong", {"ids": [name], "include": ["metadata", "version"]})["vectors"][0]
+        return self._read("vectors/get", "strong", {"ids": [name], "include": ["metadata", "version"]})["vectors"][0]
 
     def count(self, level: str = "strong") -> int:
-        return int(self._call("count", level, {})["count"])
+        return int(self._read("count", level, {})["count"])
+
+    def count_now(self) -> int:
+        """Asked once."""
+        return int(self._call("count", "strong", {})["count"])
 
     def search(self, level: str) -> list[str]:
-        hits = self._call("search", level, {"vector": [1.0] * DIMENSION, "k": 5})["hits"]
+        hits = self._read("search", level, {"vector": [1.0] * DIMENSION, "k": 5})["hits"]
         return [hit["id"] for hit in hits]
 
 
@@ -82,7 +97,7 @@ class World:
             self.local.start([self.node(name) for name in names], lambda _: None)
 
     @contextlib.contextmanager
-    def words(self, *names: str, timeout: float | Timeouts = 30.0) -> Iterator[Database]:
+    def words(self, *names: str, timeout: float | Timeouts = 90.0) -> Iterator[Database]:
         """The database, through these nodes."""
         nodes = [self.node(name) for name in names]
         with self.local.client(*nodes, timeouts=timeout, retries=Retries()) as client:
@@ -97,7 +112,7 @@ class World:
         self.written += count
 
     def ask(self, node: str, what: str = "diagnostics") -> Any:
-        with self.local.client(self.node(node), timeouts=Timeouts(5.0, 10.0, 20.0)) as client:
+        with self.local.client(self.node(node), timeouts=Timeouts(5.0, 30.0, 60.0)) as client:
             return client.call("GET", f"/v1/cluster/{what}")
 
     def wait(self, node: str, is_so: Callable[[Any], bool]) -> Any:
@@ -109,6 +124,17 @@ class World:
                 return told
             assert time.monotonic() < until_s, (told["status"], told["errors"], told["notes"])
             time.sleep(_LOOK_S)
+
+    def failover(self) -> tuple[Any, Any]:
+        """The cluster's status before it, and its answer. Again when nobody took over in time."""
+        until_s = time.monotonic() + WAIT_S
+        while True:
+            before = self.ask("n1", "status")
+            try:
+                with self.local.client(self.node("n1"), timeouts=Timeouts(5.0, 30.0, 60.0)) as client:
+                    return before, client.call("POST", "/v1/cluster/failover")
+            except JadeError as error:
+                assert error.retryable and time.monotonic() < until_s, error
 
     def wait_healthy(self, node: str = "n1") -> Any:
         return self.wait(node, lambda told: told["status"] == "HEALTHY" and len(told["nodes"]) == 4)
@@ -148,8 +174,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_a_clock_that_is_an_hour_off_is_told_and_harms_nothing(world: World) -> None:
     for asked in ("n1", "n4"):
-        told = world.wait(asked, lambda told: any("clock" in error for error in told["errors"]))
-        assert told["status"] == "DEGRADED"
+        told = world.wait(
+            asked, lambda told: told["status"] == "DEGRADED" and any("clock" in error for error in told["errors"])
+        )
         (error,) = (error for error in told["errors"] if "clock" in error)
         assert re.match(r"node n4: its clock differs from the others' by \+(36|35)\d\d s", error)
     ahead, behind = world.rest("n4"), world.rest("n1")
@@ -170,10 +197,10 @@ def test_a_clock_that_is_an_hour_off_is_told_and_harms_nothing(world: World) -> 
     with world.words("n4") as words:
         world.write(words)
     assert behind.count() == ahead.count() == world.written
-    before = world.ask("n1", "status")
-    with world.local.client(world.node("n1")) as client:
-        done = client.call("POST", "/v1/cluster/failover")
-    assert done["term"] > before["term"] and done["new_master"] != before["master_node"]
+    before, done = world.failover()
+    assert done["term"] > before["term"]
+    # More than one term later the master was held up for longer than its lease, and it may be the same again
+    assert done["new_master"] != before["master_node"] or done["term"] > before["term"] + 1
     assert world.digests_are_equal()
 
 
@@ -185,11 +212,11 @@ def wait(is_so: Callable[[], bool]) -> None:
 
 
 def test_unequal_versions_are_served_and_told(world: World) -> None:
-    (note,) = world.ask("n1")["notes"]
+    told = world.wait("n1", lambda told: any("0.0.9" in note for note in told["notes"]))
+    (note,) = (note for note in told["notes"] if "0.0.9" in note)
     assert "n4 0.0.9" in note and f"n1 {jade.__version__}" in note
-    assert {node["node_id"]: node["status"] for node in world.ask("n4")["nodes"]} == dict.fromkeys(
-        ("n1", "n2", "n3", "n4"), "active"
-    )
+    active = dict.fromkeys(("n1", "n2", "n3", "n4"), "active")
+    world.wait("n4", lambda told: {node["node_id"]: node["status"] for node in told["nodes"]} == active)
     assert all(row["replicas"] == 4 for row in world.ask("n1", "shards")["shards"])
 
 
@@ -204,7 +231,7 @@ def test_a_flipped_bit_is_healed_from_a_peer_and_told(world: World) -> None:
         file.write(bytes([byte ^ 0x10]))
     world.start("n4")  # now with the right time and version
     told = world.wait("n1", lambda told: told["status"] == "HEALTHY" and any("damaged" in n for n in told["notes"]))
-    (note,) = told["notes"]
+    (note,) = (note for note in told["notes"] if "damaged" in note)
     assert note.startswith("node n4: ") and flipped.name in note and "Look at its disk" in note
     assert told["errors"] == []  # nor is there anything of clocks any more
     assert world.digests_are_equal()
@@ -214,20 +241,22 @@ def test_a_flipped_bit_is_healed_from_a_peer_and_told(world: World) -> None:
 
 def test_a_nats_server_killed_again_and_again_is_told_and_comes_back(world: World) -> None:
     with world.words("n1", "n2", "n3", "n4") as words:
-        deaths = 0
-        while deaths < 5:
+        deaths, error, until_s = 0, "", time.monotonic() + 2 * WAIT_S
+        while not error:  # it is said until the next start, which is later after each death
+            assert time.monotonic() < until_s
             pid, started = node_process.nats_server_of(world.local.data_of(world.node("n3")))
             if node_process.signal_it(pid, started, signal.SIGKILL):
                 deaths += 1
                 assert node_process.gone(pid, started, WAIT_S)
                 world.write(words)
-            else:
+            elif deaths < 5:
                 time.sleep(_LOOK_S)
-        told = world.wait("n1", lambda told: any("times in a row" in error for error in told["errors"]))
-        (error,) = (error for error in told["errors"] if "nats-server: " in error)
+            else:
+                errors = world.ask("n1")["errors"]
+                if world.ask("n1", "nodes/n3/health")["status"] == "DEGRADED":
+                    error = next((one for one in errors if "nats-server: " in one and "times in a row" in one), "")
         assert error.startswith("node n3: nats-server: failing: ")  # killed while it served, or while it started
         assert "with signal 9" in error and "nats.log" in error
-        assert world.ask("n1", "nodes/n3/health")["status"] == "DEGRADED"
         assert world.rest("n3").count() == world.written
         world.wait_healthy()
         world.write(words)
@@ -255,11 +284,11 @@ def test_a_full_disk_of_one_node_stops_nobody_and_is_told(world: World) -> None:
                 fill()
                 assert words.count() == world.written
                 told = world.ask("n1")
-                if any(error.startswith("node n2: ") and "nats-server" in error for error in told["errors"]):
+                errors = [error for error in told["errors"] if error.startswith("node n2: ")]
+                is_full = any("its disk is full: " in error and "free some" in error for error in errors)
+                if is_full and any("nats-server" in error for error in errors):
                     break
                 assert time.monotonic() < until_s, told
-            errors = [error for error in told["errors"] if error.startswith("node n2: ")]
-            assert any("its disk is full: " in error and "free some" in error for error in errors), errors
         beside = world.rest("n2")  # who asks this node itself
         assert beside.count() == world.written
         assert len(beside.search("strong")) == len(beside.search("eventual")) == 5
@@ -278,22 +307,24 @@ def test_without_a_quorum_writes_are_refused_with_the_reason_and_it_heals(world:
         assert world.local.kill(world.node(name))
     stale = [world.node("n1").url, f"http://127.0.0.1:{Ports().rest}", world.node("n2").url, world.node("n3").url]
     left = world.rest("n3")
-    with Client(stale, timeout=20.0) as client:
+    with Client(stale, timeout=90.0) as client:
         assert client.call("GET", "/v2/cluster/map")["is_cluster"]
     assert left.count("eventual") == world.written
     assert len(left.search("eventual")) == 5
     with ThreadPoolExecutor() as both:
-        for asked in (both.submit(left.upsert, "refused", 1), both.submit(left.count, "strong")):
+        for asked in (both.submit(left.upsert, "refused", 1), both.submit(left.count_now)):
             with pytest.raises(JadeError) as error:  # long before the caller gives up by itself
                 asked.result()
             assert error.value.details["status"] == 503 and error.value.code is ErrorCode.UNAVAILABLE, error.value
             assert "the log's servers" in error.value.message, error.value.message
-    told = world.ask("n3")
-    assert told["status"] == "UNHEALTHY"
-    assert any("metadata store can't be asked" in error or "no master" in error for error in told["errors"]), told
+    why = ("metadata store can't be asked", "no master")
+    world.wait(
+        "n3",
+        lambda told: told["status"] == "UNHEALTHY" and any(part in error for error in told["errors"] for part in why),
+    )
     world.start("n1", "n2")
     world.wait_healthy("n3")
-    with Client(stale, timeout=20.0) as client:
+    with Client(stale, timeout=90.0) as client:
         words = client.database("words")
         words.delete(["refused"])  # if its outcome was not known, it may be there
         world.write(words)

@@ -11,7 +11,8 @@ import pytest
 import jadevectordb as jade
 from jadevectordb.cli.local_cluster import LocalCluster
 from jadevectordb.node.membership import FILE_NAME, FolderIdentity
-from tests.faulty_nodes import Ports, Refusals, in_shim
+from tests.faulty_nodes import START_S, Ports, Refusals, in_shim
+from tests.hosting_world import wait_until
 
 OTHER_SECRET = "another secret, as long as it must be"
 Case = Callable[[LocalCluster, Refusals, str], None]
@@ -119,7 +120,7 @@ def no_nats_server(cluster: LocalCluster, started: Refusals, name: str) -> None:
 
 # What the sentence must hold: what is wrong, and what to do. {…} is filled in from the cluster
 CASES: dict[Case, tuple[str, ...]] = {
-    nobody_there: ("within 3 s", "Connection refused", "cluster.nats_nodes"),
+    nobody_there: (f"within {START_S:g} s", "Connection refused", "cluster.nats_nodes"),
     another_port: ("127.0.0.1:{rest}: no nats-server answers there",),
     keeps_the_log_alone: ("Connection refused; 127.0.0.1:", "Start the other nodes"),
     wrong_secret: ("127.0.0.1:{client}: it does not take the secret", "same cluster.name, cluster.join"),
@@ -167,9 +168,13 @@ def test_the_cluster_did_not_notice(cluster: LocalCluster, started: Refusals) ->
     for case in CASES:
         started.refused(case.__name__)
     with cluster.client() as client:
-        told = client.call("GET", "/v1/cluster/diagnostics")
-        assert (told["status"], told["errors"]) == ("HEALTHY", [])
-        assert [node["node_id"] for node in told["nodes"]] == ["n1"]
+
+        def is_well() -> bool:
+            told = client.call("GET", "/v1/cluster/diagnostics")
+            assert [node["node_id"] for node in told["nodes"]] == ["n1"]
+            return (told["status"], told["errors"]) == ("HEALTHY", [])
+
+        wait_until(is_well)
         database = client.create_database("untouched", 2)
         database.upsert(["a"], [[1.0, 0.0]])
         assert database.count() == 1

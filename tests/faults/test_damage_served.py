@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jadevectordb as jade
+from tests.hosting_world import wait_until
 from tests.rpc_world import Caller
 from tests.serving import ServerProcess, serving
 
@@ -97,7 +98,8 @@ def test_damage_found_while_serving_is_told_and_the_rest_goes_on(data: Path) -> 
         answer = server.call("POST", "/v2/databases/sick/search", {"vector": [1.0] * DIMENSION, "include": []})
         assert answer[0] == 200 and len(answer[1]["hits"]) == 10
         assert server.call("POST", "/v2/databases/sick/count", {})[1]["count"] == ROWS
-        assert "metadata" in server.log() and "Traceback" not in server.log()
+        wait_until(lambda: "metadata" in server.log())
+        assert "Traceback" not in server.log()
         assert server.call("DELETE", "/v2/databases/sick")[0] == 200
         is_whole(server, "well")
         assert server.stop() == 0
@@ -122,7 +124,7 @@ def test_a_database_that_cannot_be_opened_keeps_no_other_from_being_served(data:
         assert [one["name"] for one in server.call("GET", "/v2/databases")[1]["databases"]] == ["well"]
         assert server.call("POST", "/v2/databases", {"name": "sick", "dimension": 2})[0] == 409
         assert server.call("GET", "/health")[1]["checks"]["database"].startswith("sick: ")
-        assert "can't be opened, the others are served" in server.log() and str(records) in server.log()
+        wait_until(lambda: "can't be opened, the others are served" in server.log() and str(records) in server.log())
         assert server.stop() == 0
     records.write_bytes(whole)  # restored
     with serving(data) as server:

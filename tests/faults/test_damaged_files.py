@@ -169,7 +169,7 @@ def test_a_merge_does_not_vouch_for_flipped_bits(tmp_path: Path, monkeypatch: py
         path.write_bytes(data)
         database.upsert(["more"], [[1.0] * damage.DIMENSION])
         with pytest.raises(JadeError) as caught:
-            database.compact(timeout=30)
+            database.compact(timeout=180)
         assert caught.value.code is ErrorCode.CORRUPT and str(path) in caught.value.message
         assert path.exists() and "CORRUPT" in database.stats().trouble
     with damage.open_store(folder) as store:

@@ -60,7 +60,7 @@ def fill(database: jade.Database, numbers: list[int], refusals: int) -> None:
 
 def settled(database: jade.Database) -> bool:
     try:
-        database.wait_indexed(timeout=60)
+        database.wait_indexed(timeout=180)
         return True
     except JadeError as error:
         assert error.code is ErrorCode.DISK_FULL, error
@@ -185,7 +185,7 @@ def test_files_that_may_not_grow_are_a_full_disk(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
@@ -200,7 +200,7 @@ def test_seals_that_the_disk_refuses_are_made_up_for(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from tests.serving import ADMIN_PASSWORD, ServerProcess, serving
 
 DIMENSION = 32
 ROWS = 100
-_RECOVERY_S = 30.0
+_RECOVERY_S = 90.0
 _ADMIN = {"JADEVECTORDB_ADMIN_PASSWORD": ADMIN_PASSWORD}
 
 
@@ -174,7 +174,7 @@ def _is_refused_over_grpc(served: Served) -> None:
         assert (failed.code, failed.retryable) == ("DISK_FULL", True), failed
         method, request = call.method("VectorService/BulkUpsert", "stream_stream", database="d", columns=columns)
         with pytest.raises(grpc.RpcError) as caught:
-            list(method(iter([request, request]), timeout=20, metadata=call.metadata))
+            list(method(iter([request, request]), timeout=60, metadata=call.metadata))
         assert Failed(caught.value).code == "DISK_FULL"
         assert call("VectorService/CountVectors", database="d").count == ROWS * len(served.numbers)
 

@@ -66,7 +66,7 @@ def test_nothing_changes_and_all_is_made_up_for(tmp_path: Path, way: str) -> Non
         write(database, range(6, 12))
         for _ in range(3):
             with pytest.raises(JadeError) as caught:
-                database.wait_indexed(timeout=30)
+                database.wait_indexed(timeout=180)
             assert caught.value.code is (ErrorCode.DISK_FULL if way == "refuses" else ErrorCode.IO_ERROR)
         assert disk.attempts >= 3
         check(database, range(12))
@@ -79,7 +79,7 @@ def test_nothing_changes_and_all_is_made_up_for(tmp_path: Path, way: str) -> Non
         with open_store(copy_of(tmp_path / "store", tmp_path / "crashed")) as crashed:
             check(crashed.database("d"), range(12))
         setattr(disk, way, False)
-        database.wait_indexed(timeout=30)
+        database.wait_indexed(timeout=180)
         check(database, range(12))
         assert database.stats().trouble == ""
         digest = database.digest()
@@ -108,7 +108,7 @@ def test_a_merge_that_the_checkpoint_refuses_is_not_seen(tmp_path: Path) -> None
         replica._write_atomically = refuse_merges
         database.delete([f"0.{n}" for n in range(50)])
         with pytest.raises(JadeError) as caught:
-            database.compact(timeout=30)
+            database.compact(timeout=180)
         assert caught.value.code is ErrorCode.DISK_FULL
         assert folders(tmp_path / "store") >= before, "a source of a merge that did not take place is gone"
         store.snapshot(tmp_path / "snapshot")
@@ -116,6 +116,6 @@ def test_a_merge_that_the_checkpoint_refuses_is_not_seen(tmp_path: Path) -> None
             assert snapshot.database("d").count() == 310
             snapshot.database("d").verify()
         replica._write_atomically = write_file_atomically
-        database.compact(timeout=30)
+        database.compact(timeout=180)
         assert database.count() == 310
         assert len(folders(tmp_path / "store")) == 1

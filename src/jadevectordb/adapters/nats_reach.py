@@ -21,7 +21,9 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.clock import Clock
 
 logger = logging.getLogger("jadevectordb.cluster")
-_REFUSAL_S = 2.5  # an attempt to connect takes at most two
+_REFUSAL_S = 2.5  # an attempt to connect takes at most two,
+_REFUSAL_S_MAX = 10.0  # but on a busy machine nothing may have been heard by then
+_REFUSAL_LOOK_S = 0.2
 _NAMES_S = 10.0
 _TELL_S = 5.0  # between two lines about what a starting node waits for
 _BUCKET = "KV_"
@@ -76,15 +78,25 @@ class Reach:
         """Each of these that can't be used now, with the reason; passwords in URLs are left out."""
         connections = [self.connect([server], "looking") for server in servers]
         try:
-            until_s = self.clock.monotonic_s() + _REFUSAL_S
+            began_s = self.clock.monotonic_s()
             told = []
             for server, connection in zip(servers, connections, strict=True):
-                if not _await_connected(connection, max(0.0, until_s - self.clock.monotonic_s())):
+                if not self._connects(connection, began_s):
                     told.append(f"{_address_of(server)}: {_explained(connection.state.refusal)}")
             return told
         finally:
             for connection in connections:
                 connection.close()
+
+    def _connects(self, connection: NatsConnection, began_s: float) -> bool:
+        """Whether it does, or something was heard that stands against it, or nothing for long."""
+        is_there = _await_connected(connection, max(0.0, began_s + _REFUSAL_S - self.clock.monotonic_s()))
+        while not is_there and not connection.state.refusal:
+            left_s = began_s + _REFUSAL_S_MAX - self.clock.monotonic_s()
+            if left_s <= 0:
+                break
+            is_there = _await_connected(connection, min(_REFUSAL_LOOK_S, left_s))
+        return is_there
 
     def record_kept(self, servers: Seq[str], bucket: str, key: str, wait_s: float) -> bytes | None:
         """A record of the metadata store that these servers keep; None when there is none, or nobody says in time."""

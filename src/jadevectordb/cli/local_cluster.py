@@ -217,7 +217,7 @@ class LocalCluster:
         # One that was drained runs on, seen by nobody, until it is stopped
         names = {node.id for node in expected if node.id in processes or not node.removed}
         with ExitStack() as stack:
-            quick = Timeouts(1.0, 2.0, 2.0)
+            quick = Timeouts(2.0, 5.0, 5.0)
             clients = {
                 node.id: stack.enter_context(self.client(node, timeouts=quick, retries=Retries(attempts_max=1)))
                 for node in expected
