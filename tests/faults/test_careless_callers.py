@@ -163,9 +163,10 @@ def test_a_killed_builder_is_started_again_and_searches_go_on(tmp_path: Path) ->
         waiter = threading.Thread(target=lambda: told.append(_settle(database)))
         waiter.start()
         while killed < 3:
-            if not waiter.is_alive():  # all was built before three could be killed: there is more to build
+            if told:
                 waiter.join()
-                database.upsert([f"v{n}" for n in range(9000)], rows)
+                if told.pop():  # all was built before three could be killed: there is more to build
+                    database.upsert([f"v{n}" for n in range(9000)], rows)
                 waiter = threading.Thread(target=lambda: told.append(_settle(database)))
                 waiter.start()
             for builder in _children() - before:
