@@ -105,7 +105,7 @@ def services(folder: Path, **settings: Any) -> Iterator[Services]:
 
 @contextlib.contextmanager
 def listening(
-    services: Services, options: RpcOptions | None = None, grace_s: float = 5.0
+    services: Services, options: RpcOptions | None = None, grace_s: float = 60.0
 ) -> Iterator[tuple[RpcServer, str]]:
     server = RpcServer(services, "127.0.0.1", 0, options)
     port = server.start()

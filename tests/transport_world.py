@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from jadevectordb.adapters.framed_client import FramedTransport
+from jadevectordb.adapters.framed_connection import PATIENCE, Patience
 from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.adapters.framed_server import FramedServer
 from jadevectordb.adapters.nats_config import TlsFiles
@@ -19,6 +20,7 @@ from jadevectordb.ports.node_calls import Ping, Pong
 from jadevectordb.ports.transport import Pending, Transport
 
 WAIT_S = 60.0  # for what must come: a machine may be slow
+PATIENT = Patience(WAIT_S, WAIT_S, int(WAIT_S))  # where silence is not what is tested
 Reply = Callable[[Any, Exception | None], None]
 
 
@@ -145,8 +147,9 @@ def answering(
     host: str = "127.0.0.1",
     port: int = 0,
     tls: TlsFiles | None = None,
+    patience: Patience = PATIENCE,
 ) -> Iterator[FramedServer]:
-    server = FramedServer(host, port, answerer, identity, tls=tls)
+    server = FramedServer(host, port, answerer, identity, tls=tls, patience=patience)
     try:
         yield server
     finally:
@@ -154,8 +157,10 @@ def answering(
 
 
 @contextmanager
-def asking(identity: NodeIdentity = ASKER, *, tls: TlsFiles | None = None) -> Iterator[FramedTransport]:
-    transport = FramedTransport(identity, SystemClock(), tls=tls)
+def asking(
+    identity: NodeIdentity = ASKER, *, tls: TlsFiles | None = None, patience: Patience = PATIENCE
+) -> Iterator[FramedTransport]:
+    transport = FramedTransport(identity, SystemClock(), tls=tls, patience=patience)
     try:
         yield transport
     finally:

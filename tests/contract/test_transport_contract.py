@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 from tests.sim_adapters import SimTransportWorld, driver
-from tests.transport_world import WAIT_S, Answers, Scripted, answering, asking, begin, in_loop
+from tests.transport_world import PATIENT, WAIT_S, Answers, Scripted, answering, asking, begin, in_loop
 
 from jadevectordb.adapters.framed_server import FramedServer
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -41,11 +41,11 @@ class FramedWorld:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._servers: dict[str, FramedServer] = {}
-        self.transport = stack.enter_context(asking())
+        self.transport = stack.enter_context(asking(patience=PATIENT))
 
     def serve(self, answerer: Answerer, address: str = "") -> str:
         port = int(address.rpartition(":")[2]) if address else 0
-        server = self._stack.enter_context(answering(answerer, port=port))
+        server = self._stack.enter_context(answering(answerer, port=port, patience=PATIENT))
         self._servers[server.address] = server
         return server.address
 

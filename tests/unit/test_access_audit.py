@@ -115,7 +115,7 @@ class Postbox:
             raise JadeError(ErrorCode.IO_ERROR, "no mail today")
 
     def next(self) -> ResetDelivery:
-        return self.letters.get(timeout=20)
+        return self.letters.get(timeout=60)
 
 
 @pytest.fixture

@@ -178,13 +178,13 @@ def test_a_revocation_during_the_look_up_is_not_missed(world: World) -> None:
         def of_token(self, token: str) -> object:
             found = inner.of_token(token)
             read.set()
-            go_on.wait(10)
+            go_on.wait(60)
             return found
 
     gatekeeper._sessions = Slow()  # type: ignore[assignment]
     asking = threading.Thread(target=world.works, args=(token,))
     asking.start()
-    read.wait(10)
+    assert read.wait(60)
     world.access.sign_out(world.principal_of(token, inner), HOME)
     go_on.set()
     asking.join()

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.transport_world import PATIENT, WAIT_S
 
 from jadevectordb.adapters.framed_client import FramedTransport
 from jadevectordb.adapters.framed_greeting import NodeIdentity
@@ -33,7 +34,6 @@ from jadevectordb.topology.cluster_map import (
     ShardRecord,
 )
 
-WAIT_S = 30.0
 Outcome = tuple[Any, BaseException | None]
 
 
@@ -156,9 +156,9 @@ def test_timers_share_one_of_the_loop_are_never_early_and_are_forgotten_when_can
 
             return fire
 
+        timers.after(0.02, note("short"))
         timers.after(1.0, note("long"))
         kept = [timers.after(1.0 + n / 1000, note("cancelled")) for n in range(100)]
-        timers.after(0.02, note("short"))
         timers.after(1.2, note("last"))
         for timer in kept:
             timer.cancel()
@@ -192,10 +192,10 @@ class World:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.counting = Counting()
-        server = FramedServer("127.0.0.1", 0, self.counting, NodeIdentity("a", "tests", "secret"))
+        server = FramedServer("127.0.0.1", 0, self.counting, NodeIdentity("a", "tests", "secret"), patience=PATIENT)
         stack.callback(server.close)
         self.record = NodeRecord(id="a", incarnation="", peer=server.address)
-        transport = FramedTransport(NodeIdentity("me", "tests", "secret"), SystemClock())
+        transport = FramedTransport(NodeIdentity("me", "tests", "secret"), SystemClock(), patience=PATIENT)
         stack.callback(transport.close)
         shards = tuple(ShardRecord(n, (ReplicaRecord("a", ReplicaState.ACTIVE),), "a") for n in range(2))
         self.map = ClusterMap(1, 1, {"d": DatabaseRecord("d", 1, shards)})
@@ -225,7 +225,7 @@ def world() -> Iterator[World]:
 async def in_a_loop(world: World, run: Callable[[FramedTransport], Any]) -> Any:
     """With a transport of this loop, as the one that serves clients has it."""
     loop = SharedLoop()
-    transport = FramedTransport(NodeIdentity("me", "tests", "secret"), SystemClock(), loop=loop)
+    transport = FramedTransport(NodeIdentity("me", "tests", "secret"), SystemClock(), loop=loop, patience=PATIENT)
     world.fan_out.in_gateway = world.fan_out.over(transport, 1000.0)
     try:
         return await asyncio.wait_for(run(transport), WAIT_S)

@@ -284,7 +284,7 @@ def test_the_background_sweep_runs_by_itself(world: World) -> None:
         sweep_s=0.01,
         deleted=lambda _database, _ids: gone.set(),
     )
-    assert gone.wait(30)
+    assert gone.wait(60)
     lifecycle.close()
     assert database.count() == 0
 

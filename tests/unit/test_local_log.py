@@ -648,13 +648,13 @@ def test_close_waits_for_what_is_being_delivered(tmp_path: Path) -> None:
 
     def handler(frame: Frame) -> None:
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(60)
         delivered.append(frame)
 
     log.subscribe(handler)
     appender = threading.Thread(target=log.append, args=([(0, write("a"))],))
     appender.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     closer = threading.Thread(target=log.close)
     closer.start()
     while not log._is_closing:
@@ -676,7 +676,7 @@ def test_close_is_not_refused_together_with_an_append_that_came_too_late(tmp_pat
 
     def handler(frame: Frame) -> None:
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(60)
         delivered.append(frame)
 
     def run(name: str, call: Callable[[], object]) -> threading.Thread:
@@ -692,7 +692,7 @@ def test_close_is_not_refused_together_with_an_append_that_came_too_late(tmp_pat
 
     log.subscribe(handler)
     threads = [run("first", lambda: log.append([(0, write("a"))]))]
-    assert entered.wait(10)  # the first is being delivered
+    assert entered.wait(60)  # the first is being delivered
     threads.append(run("second", lambda: log.append([(0, write("b"))])))
     while log.last(0) < 2:  # the second is durable and waits to be delivered
         threads[-1].join(0.001)

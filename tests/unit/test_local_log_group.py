@@ -32,7 +32,7 @@ class Bench:
         self.group = GroupCommit(self.commit, self.deliver, group_bytes_max)
 
     def commit(self, frames: list[PendingFrame]) -> None:
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         numbers = [number_of(frame) for frame in frames]
         if self.fail_commit & set(numbers):
             raise RuntimeError(f"commit of {numbers}")

@@ -48,7 +48,7 @@ def test_waiting_interrupts_a_build_that_the_wanted_plan_does_without(tmp_path: 
     try:
         database = store.create_database("a", dimension=8, seal_rows=20)
         database.upsert([f"v{n}" for n in range(20)], rows[:20])
-        assert begun.wait(30)  # the first 20 rows are frozen, and somebody is at their index
+        assert begun.wait(60)  # the first 20 rows are frozen, and somebody is at their index
         database.upsert([f"w{n}" for n in range(20)], rows[20:])
         database.wait_indexed(60)
         assert [part.rows for part in database.stats().segments if part.index != "growing"] == [40]
@@ -63,7 +63,7 @@ def test_who_waits_on_another_node_says_so_with_each_look(tmp_path: Path) -> Non
     try:
         database = store.create_database("a", dimension=8, seal_rows=20)
         database.upsert([f"v{n}" for n in range(20)], rows[:20])
-        assert begun.wait(30)
+        assert begun.wait(60)
         database.upsert([f"w{n}" for n in range(20)], rows[20:])
         database.seal(compact=False)
         held = Held((0,), [Opening(database._use(), NodeId("n1"))])

@@ -18,7 +18,7 @@ from jadevectordb.model.operations import Entry, Write
 from jadevectordb.query.barriers import Barriers
 from jadevectordb.query.outbox import Outbox
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Published:

@@ -57,7 +57,7 @@ class World:
             elif "shard" in fields:
                 message = rpc.request(shard=named).SerializeToString()
         try:
-            list(self.channel.stream_stream(path)(iter([message]), timeout=20, metadata=metadata))
+            list(self.channel.stream_stream(path)(iter([message]), timeout=60, metadata=metadata))
         except grpc.RpcError as error:
             return Failed(error)
         return None
@@ -160,7 +160,7 @@ def test_a_key_revoked_while_a_stream_goes_on_ends_it(world: World) -> None:
     caller = Caller(world.channel, (("authorization", f"Bearer {secret}"),))
     method, _ = caller.method("VectorService/BulkUpsert", "stream_stream")
     sent: queue.Queue[Any] = queue.Queue()
-    answers = method(iter(sent.get, None), timeout=20, metadata=caller.metadata)
+    answers = method(iter(sent.get, None), timeout=60, metadata=caller.metadata)
     make = [
         caller.method(
             "VectorService/BulkUpsert",

@@ -197,12 +197,12 @@ def test_a_session_is_carried_and_checked(call: Caller, name: str) -> None:
 
 def scroll(call: Caller, **fields: Any) -> list[Any]:
     method, request = call.method("VectorService/ScrollVectors", "unary_stream", **fields)
-    return list(method(request, timeout=20, metadata=call.metadata))
+    return list(method(request, timeout=60, metadata=call.metadata))
 
 
 def bulk(call: Caller, messages: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Any:
     method, _ = call.method("VectorService/BulkUpsert", "stream_stream")
-    return method((vectors_pb2.BulkUpsertRequest(**m) for m in messages), timeout=20, metadata=call.metadata)
+    return method((vectors_pb2.BulkUpsertRequest(**m) for m in messages), timeout=60, metadata=call.metadata)
 
 
 def columns_of(start: int, count: int) -> dict[str, Any]:
@@ -369,14 +369,14 @@ def test_unknown_databases_and_bytes_that_are_no_message(call: Caller) -> None:
     assert call.fails("VectorService/CountVectors", database="nowhere").code == "UNKNOWN_DATABASE"
     raw = call.channel.unary_unary("/jadevectordb.v1.SearchService/Search")
     with pytest.raises(grpc.RpcError) as caught:
-        raw(b"\xff\xff\xff", timeout=20)
+        raw(b"\xff\xff\xff", timeout=60)
     failed = Failed(caught.value)
     assert (failed.status, failed.code) == (
         "INVALID_ARGUMENT",
         "INVALID_ARGUMENT",
     ) and "SearchRequest" in failed.message
     with pytest.raises(grpc.RpcError) as caught:
-        call.channel.unary_unary("/jadevectordb.v1.SearchService/Nothing")(b"", timeout=20)
+        call.channel.unary_unary("/jadevectordb.v1.SearchService/Nothing")(b"", timeout=60)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
@@ -393,7 +393,7 @@ def test_what_nobody_foresaw_is_said_without_a_trace(shared: World, caplog: pyte
 
     rpc = Rpc("test.Broken", "Call", "info", worker_pb2.HealthRequest, broken)
     with serving_one(shared[1], rpc) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(rpc.path)(b"", timeout=20)
+        channel.unary_unary(rpc.path)(b"", timeout=60)
     failed = Failed(caught.value)
     assert (failed.status, failed.code) == ("INTERNAL", "INTERNAL_ERROR")
     assert "secret" not in failed.message and "secret inside" in caplog.text
@@ -430,13 +430,13 @@ def test_health_as_every_tool_asks(shared: World) -> None:
     stub = health_pb2_grpc.HealthStub(shared[0].channel)
     serving = health_pb2.HealthCheckResponse.SERVING
     for service in ("", "jadevectordb.v1.SearchService", "grpc.health.v1.Health"):
-        assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20).status == serving
-    assert stub.List(health_pb2.HealthListRequest(), timeout=20).statuses[""].status == serving
+        assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status == serving
+    assert stub.List(health_pb2.HealthListRequest(), timeout=60).statuses[""].status == serving
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)
+        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=60)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
     for service, status in (("", serving), ("nobody", health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)):
-        watched = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=20)
+        watched = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)
         assert next(watched).status == status
         watched.cancel()
 
@@ -482,12 +482,14 @@ def test_a_write_that_waited_beyond_its_deadline_or_was_cancelled_is_not_applied
     with rpc_world(tmp_path, RpcOptions(threads=2, long_calls_max=1)) as (call, server, built):
         name = call("DatabaseService/CreateDatabase", name="d", dimension=4).database.id
         with _alone(built, name):
-            begun = [upsert_later(call, name, f"begun{n}", 20) for n in range(2)]
+            begun = [upsert_later(call, name, f"begun{n}", 60) for n in range(2)]
             until(lambda: server.node.in_flight == 2)
             late = upsert_later(call, name, "late", 0.3)
-            cancelled = upsert_later(call, name, "cancelled", 20)
+            cancelled = upsert_later(call, name, "cancelled", 60)
             assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             cancelled.cancel()
+            health = health_pb2_grpc.HealthStub(call.channel)  # answered beside the others, and after the word that it is cancelled
+            health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert [one.result().receipt.count for one in begun] == [1, 1]
         until(lambda: server.node.in_flight == 0)
         ids = ["begun0", "begun1", "late", "cancelled"]
@@ -496,7 +498,7 @@ def test_a_write_that_waited_beyond_its_deadline_or_was_cancelled_is_not_applied
 
 def until(true: Callable[[], bool]) -> None:
     """Returns when it is; a test that waits in vain is stopped."""
-    limit, pause = time.monotonic() + 20, threading.Event()
+    limit, pause = time.monotonic() + 60, threading.Event()
     while not true():
         assert time.monotonic() < limit, "waited in vain"
         pause.wait(0.002)
@@ -511,7 +513,7 @@ def test_waiting_ends_at_the_next_step(call: Caller, name: str, shared: World) -
 
     for wait in (stepwise.wait_indexed, stepwise.compact):
         with pytest.raises(JadeError, match="nobody waits"):
-            wait(entry.handle, SystemClock(), 20.0, lost_interest)
+            wait(entry.handle, SystemClock(), 60.0, lost_interest)
     call("DatabaseService/WaitIndexed", database=name)
     call("VectorService/DeleteVectors", database=name, ids=["w"])
     assert call.fails("DatabaseService/CompactDatabase", database=name, timeout_s=0.0).code == "TIMEOUT"
@@ -535,7 +537,7 @@ def test_a_batch_that_nobody_waits_for_ends_at_the_next_query(shared: World, cal
     rpc = Rpc("test.Batch", "Search", "search", search_pb2.SearchBatchRequest, batch)
     message = search_pb2.SearchBatchRequest(database=name, vectors={"packed": packed(np.tile(BASIS, (100, 1)))}, k=1)
     with serving_one(shared[1], rpc) as channel, pytest.raises(grpc.RpcError):
-        channel.unary_unary(rpc.path)(message.SerializeToString(), timeout=20)
+        channel.unary_unary(rpc.path)(message.SerializeToString(), timeout=60)
     assert len(asked) == 4
 
 
@@ -549,7 +551,7 @@ def test_streams_may_not_take_every_thread(tmp_path: Path) -> None:
 
         def messages() -> Iterator[dict[str, Any]]:
             yield {"database": name, "columns": columns_of(0, 5)}
-            more.wait(20)
+            more.wait(60)
 
         stream = bulk(call, messages())
         assert next(stream).receipt.count == 5
@@ -566,12 +568,12 @@ def test_streams_may_not_take_every_thread(tmp_path: Path) -> None:
 
 def test_a_client_that_opens_a_call_and_sends_nothing_is_sent_away(tmp_path: Path) -> None:
     options = RpcOptions(threads=3, long_calls_max=2, idle_s_max=0.05)
-    with rpc_world(tmp_path, options) as (call, _, _):
-        name = call("DatabaseService/CreateDatabase", name="d", dimension=4).database.id
+    with rpc_world(tmp_path, options) as (call, _, built):
+        name = built.catalog.create("d", 4, "somebody").id
         never = threading.Event()
 
         def nothing() -> Iterator[bytes]:
-            never.wait(20)
+            never.wait(60)
             yield from ()
 
         silent = [
@@ -582,9 +584,18 @@ def test_a_client_that_opens_a_call_and_sends_nothing_is_sent_away(tmp_path: Pat
             for one in silent:
                 assert one.code() is grpc.StatusCode.CANCELLED
             assert stream.code() is grpc.StatusCode.CANCELLED
-            assert call("VectorService/CountVectors", database=name).count == 0
+            until(lambda: counts_nothing(call, name))
         finally:
             never.set()
+
+
+def counts_nothing(call: Caller, name: str) -> bool:
+    """False: on a busy machine even this call may be sent away, when its few bytes come so late."""
+    try:
+        return bool(call("VectorService/CountVectors", database=name).count == 0)
+    except grpc.RpcError as error:
+        assert Failed(error).status == "CANCELLED"
+        return False
 
 
 def test_a_message_that_is_too_large_is_refused_and_the_next_is_served(tmp_path: Path) -> None:
@@ -600,7 +611,7 @@ def test_rubbish_on_the_wire_harms_nobody(shared: World) -> None:
     call("WorkerService/Health")
     port = shared[1].port
     for rubbish in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 1000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 500):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as raw, contextlib.suppress(OSError):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as raw, contextlib.suppress(OSError):
             raw.sendall(rubbish)
             raw.shutdown(socket.SHUT_WR)
             while raw.recv(4096):
@@ -616,18 +627,18 @@ def test_stopping_finishes_what_was_begun_and_refuses_the_rest(tmp_path: Path) -
         with listening(built) as (server, address), grpc.insecure_channel(address) as channel:
             call = Caller(channel)
             name = call("DatabaseService/CreateDatabase", name="d", dimension=4).database.id
-            watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
             assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
             with _alone(built, name):
-                begun = upsert_later(call, name, "begun", 20)
+                begun = upsert_later(call, name, "begun", 60)
                 until(lambda: server.node.in_flight == 1)
-                stopping = threading.Thread(target=server.stop, args=(20.0,))
+                stopping = threading.Thread(target=server.stop, args=(60.0,))
                 stopping.start()
                 assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
                 watched.cancel()
                 assert call.fails("VectorService/CountVectors", database=name).status in ("UNAVAILABLE", "CANCELLED")
             assert begun.result().receipt.count == 1
-            stopping.join(20)
+            stopping.join(60)
             assert not stopping.is_alive()
 
 

@@ -172,6 +172,8 @@ def test_blocked_way_out_loses_lines_not_callers() -> None:
         assert log.dropped > 0
         drain = threading.Thread(target=_drain, args=(read_end,))
         drain.start()
+        while not log._lines.empty():  # closing waits for some seconds only
+            drain.join(0.01)
         log.close()
     drain.join()
 

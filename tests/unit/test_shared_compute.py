@@ -10,7 +10,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.node.shared_compute import SharedCompute
 from jadevectordb.ports.compute import Compute
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Steps:

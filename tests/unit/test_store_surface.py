@@ -116,7 +116,7 @@ def test_drop_while_others_use_it(tmp_path: Path) -> None:
         def use(kind: int) -> None:
             started.wait()
             try:
-                for n in range(100_000):
+                for n in range(10_000_000):
                     if kind:
                         db.upsert([f"{kind}-{n}"], [V])
                     else:
@@ -130,7 +130,7 @@ def test_drop_while_others_use_it(tmp_path: Path) -> None:
         started.wait()
         store.drop_database("d")
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert outcomes == ["CLOSED"] * 3
         assert store.databases() == []
 

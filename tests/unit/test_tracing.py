@@ -201,7 +201,8 @@ class _Collector(BaseHTTPRequestHandler):
         pass
 
 
-def test_real_collector() -> None:
+def test_real_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_the_collector(monkeypatch)
     _Collector.received = []
     with HTTPServer(("127.0.0.1", 0), _Collector) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -225,6 +226,12 @@ def test_real_collector() -> None:
     assert spans["search"].parent_span_id == spans["POST /v2/x"].span_id
 
 
+def wait_for_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a busy machine takes."""
+    for name in ("_SEND_S_MAX", "_CLOSE_S_MAX"):
+        monkeypatch.setattr(f"jadevectordb.adapters.otlp.{name}", 60.0)
+
+
 class _Watched(InMemorySpanExporter):
     threads: set[str]
 
@@ -233,7 +240,8 @@ class _Watched(InMemorySpanExporter):
         return super().export(spans)
 
 
-def test_sending_is_not_the_work_of_a_request() -> None:
+def test_sending_is_not_the_work_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_the_collector(monkeypatch)
     exporter = _Watched()
     exporter.threads = set()
     tracing = Tracing(*open_tracer("", "1", exporter))
@@ -256,7 +264,7 @@ def test_collector_that_is_away_does_not_hold_up_the_end() -> None:
                 pass
         ended = threading.Thread(target=tracing.close)
         ended.start()
-        ended.join(20.0)
+        ended.join(60.0)
         assert not ended.is_alive()
         silent.close()
         for thread in threading.enumerate():  # what it left behind would talk into the next test's log

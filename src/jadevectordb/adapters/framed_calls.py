@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from jadevectordb.adapters import framed_wire as wire
-from jadevectordb.adapters.framed_connection import FramedConnection
+from jadevectordb.adapters.framed_connection import PATIENCE, FramedConnection, Patience
 from jadevectordb.adapters.framed_greeting import NodeIdentity, Side
 from jadevectordb.adapters.loop_thread import report_defect
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -84,8 +84,9 @@ class AskingConnection(FramedConnection):
         identity: NodeIdentity,
         on_open: Callable[[], None],
         on_end: Callable[[JadeError], None],
+        patience: Patience = PATIENCE,
     ) -> None:
-        super().__init__(loop, Side.ASKER, identity)
+        super().__init__(loop, Side.ASKER, identity, patience)
         self._on_open = on_open
         self._on_end = on_end
         self._calls: dict[int, AskedCall] = {}  # sent and not over, by number; at most NODE_CALLS_MAX

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from jadevectordb.adapters.framed_calls import AskedCall
+from jadevectordb.adapters.framed_connection import PATIENCE, Patience
 from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.adapters.framed_peer import Peer, PeerState, closed
 from jadevectordb.adapters.framed_tls import asking_context
@@ -33,10 +34,17 @@ class FramedTransport:
     """Transport port."""
 
     def __init__(
-        self, identity: NodeIdentity, clock: Clock, *, tls: TlsFiles | None = None, loop: NodeLoop | None = None
+        self,
+        identity: NodeIdentity,
+        clock: Clock,
+        *,
+        tls: TlsFiles | None = None,
+        loop: NodeLoop | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         """loop: to share with others; it is the caller's to close, after this. Raises INVALID_ARGUMENT for unusable TLS files."""
         self._identity = identity
+        self._patience = patience
         self._tls: ssl.SSLContext | None = asking_context(tls) if tls else None
         self.now_s = clock.monotonic_s
         self._own_loop = LoopThread(f"jade-transport-{identity.node}") if loop is None else None
@@ -112,7 +120,7 @@ class FramedTransport:
                 f"connections to {NODE_PEERS_MAX} nodes are kept already",
                 details={"sent": False},
             )
-        peer = Peer(address, self.loop.loop, self._identity, self._tls, self.now_s)
+        peer = Peer(address, self.loop.loop, self._identity, self._tls, self.now_s, self._patience)
         self._peers[address] = peer
         task = self.loop.start(peer.keep())
         self._keeping.add(task)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 from typing import cast
 
 from jadevectordb.adapters import framed_wire as wire
@@ -22,6 +23,7 @@ from jadevectordb.model.limits import (
     NODE_BEAT_S,
     NODE_BEATS_IDLE_MAX,
     NODE_BEATS_SILENT_MAX,
+    NODE_CONNECT_S_MAX,
     NODE_FRAME_BYTES_MAX,
     NODE_GREETING_S_MAX,
     NODE_UNSENT_BYTES_HIGH,
@@ -32,11 +34,26 @@ _CHOKED_LOOK_S = 0.01  # how often a side that reads slowly is looked at
 _TOGETHER_BYTES_MAX = 1 << 17  # small frames that go out as one
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the other side is waited for. beats_silent: looks without a byte, NODE_BEAT_S apart, until it is given up."""
+
+    connect_s: float = NODE_CONNECT_S_MAX
+    greeting_s: float = NODE_GREETING_S_MAX
+    beats_silent: int = NODE_BEATS_SILENT_MAX
+
+
+PATIENCE = Patience()
+
+
 class FramedConnection(asyncio.Protocol):
     """Used in the loop only. Its ends say what calls and answers mean: `opened`, `received`, `ended`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, side: Side, identity: NodeIdentity) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, side: Side, identity: NodeIdentity, patience: Patience = PATIENCE
+    ) -> None:
         self.loop = loop
+        self._patience = patience
         self.greeting = Greeting(side, identity, secrets.token_bytes(NONCE_BYTES))
         self.is_open = False  # greeted, and not ended
         self.remote = "?"  # HOST:PORT of the other end
@@ -128,7 +145,7 @@ class FramedConnection(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)  # not by inheritance in uvloop
         name = transport.get_extra_info("peername")
         self.remote = f"{name[0]}:{name[1]}" if name else "?"
-        self._timer = self.loop.call_later(NODE_GREETING_S_MAX, self._greeting_late)
+        self._timer = self.loop.call_later(self._patience.greeting_s, self._greeting_late)
         self._reply_greeting(self.greeting.begin())
 
     def data_received(self, data: bytes) -> None:
@@ -203,7 +220,7 @@ class FramedConnection(asyncio.Protocol):
             self.send(wire.pack(0, kind, 0, payload))
 
     def _greeting_late(self) -> None:
-        self.fail(_unavailable(f"it was silent for {NODE_GREETING_S_MAX:g} s instead of greeting"))
+        self.fail(_unavailable(f"it was silent for {self._patience.greeting_s:g} s instead of greeting"))
 
     def _look(self) -> None:
         self._looks_silent += 1
@@ -212,8 +229,8 @@ class FramedConnection(asyncio.Protocol):
             if unsent_bytes < self._unsent_bytes_before:
                 self._looks_silent = 0
             self._unsent_bytes_before = unsent_bytes
-        if self._looks_silent >= NODE_BEATS_SILENT_MAX:
-            self.fail(_unavailable(f"it was silent for {NODE_BEATS_SILENT_MAX * NODE_BEAT_S:g} s"))
+        if self._looks_silent >= self._patience.beats_silent:
+            self.fail(_unavailable(f"it was silent for {self._patience.beats_silent * NODE_BEAT_S:g} s"))
             return
         if self._looks_silent >= NODE_BEATS_IDLE_MAX and not self.is_choked:
             self.send((wire.signal(0, wire.PING),))

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jadevectordb.adapters.framed_calls import AskedCall, AskingConnection
+from jadevectordb.adapters.framed_connection import PATIENCE, Patience
 from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import (
     NODE_CALLS_MAX,
-    NODE_CONNECT_S_MAX,
     NODE_PEER_IDLE_S_MAX,
     NODE_RECONNECT_S_MAX,
     NODE_RECONNECT_S_MIN,
@@ -52,6 +52,7 @@ class Peer:
         identity: NodeIdentity,
         tls: ssl.SSLContext | None,
         now_s: Callable[[], float],
+        patience: Patience = PATIENCE,
     ) -> None:
         """address: HOST:PORT, an IPv6 host in brackets. Raises INVALID_ARGUMENT."""
         self.address = address
@@ -60,6 +61,7 @@ class Peer:
         self._identity = identity
         self._tls = tls
         self._now_s = now_s
+        self._patience = patience
         self._asked_s = now_s()  # when somebody last asked
         self.connection: AskingConnection | None = None  # open
         self._waiting: list[AskedCall] = []  # for the attempt under way, at most NODE_CALLS_MAX
@@ -130,19 +132,20 @@ class Peer:
             if not ended.done():
                 ended.set_result(why)
 
-        connection = AskingConnection(self._loop, self._identity, on_open, on_end)
+        connection = AskingConnection(self._loop, self._identity, on_open, on_end, self._patience)
+        connect_s = self._patience.connect_s
         try:
-            async with asyncio.timeout(NODE_CONNECT_S_MAX):
+            async with asyncio.timeout(connect_s):
                 await self._loop.create_connection(
                     lambda: connection,
                     self._host,
                     self._port,
                     ssl=self._tls,
-                    ssl_handshake_timeout=NODE_CONNECT_S_MAX if self._tls else None,
-                    ssl_shutdown_timeout=NODE_CONNECT_S_MAX if self._tls else None,
+                    ssl_handshake_timeout=connect_s if self._tls else None,
+                    ssl_shutdown_timeout=connect_s if self._tls else None,
                 )
         except TimeoutError:
-            self._refuse(JadeError(ErrorCode.UNAVAILABLE, f"connecting took longer than {NODE_CONNECT_S_MAX:g} s"))
+            self._refuse(JadeError(ErrorCode.UNAVAILABLE, f"connecting took longer than {connect_s:g} s"))
             return None
         except (OSError, ssl.SSLError) as error:
             self._refuse(JadeError(ErrorCode.UNAVAILABLE, str(error) or repr(error)))

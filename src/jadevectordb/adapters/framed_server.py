@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from jadevectordb.adapters import framed_wire as wire
-from jadevectordb.adapters.framed_connection import FramedConnection
+from jadevectordb.adapters.framed_connection import PATIENCE, FramedConnection, Patience
 from jadevectordb.adapters.framed_greeting import NodeIdentity, Side
 from jadevectordb.adapters.framed_tls import answering_context
 from jadevectordb.adapters.loop_thread import LoopThread, report_defect
@@ -74,7 +74,7 @@ class _Reply:
 
 class _AnsweringConnection(FramedConnection):
     def __init__(self, server: FramedServer) -> None:
-        super().__init__(server.loop.loop, Side.ANSWERER, server.identity)
+        super().__init__(server.loop.loop, Side.ANSWERER, server.identity, server.patience)
         self.loop_thread = server.loop
         self._server = server
         self.running: dict[int, _Reply] = {}  # calls under way by number; at most NODE_CALLS_MAX
@@ -168,6 +168,7 @@ class FramedServer:
         tls: TlsFiles | None = None,
         loop: LoopThread | None = None,
         connections_max: int = NODE_CONNECTIONS_MAX,
+        patience: Patience = PATIENCE,
     ) -> None:
         """port: 0 = one that is free. loop: to share with a FramedTransport; it is the caller's to close, after this.
 
@@ -176,6 +177,7 @@ class FramedServer:
         context: ssl.SSLContext | None = answering_context(tls) if tls else None
         self.answerer = answerer
         self.identity = identity
+        self.patience = patience
         self.is_stopping = False
         self._connections: set[_AnsweringConnection] = set()  # the loop's own
         self._sockets = 0  # of connections, ended ones that still send their last answers included
@@ -233,7 +235,7 @@ class FramedServer:
                     host,
                     port,
                     ssl=context,
-                    ssl_handshake_timeout=NODE_GREETING_S_MAX if context else None,
+                    ssl_handshake_timeout=self.patience.greeting_s if context else None,
                     ssl_shutdown_timeout=NODE_GREETING_S_MAX if context else None,
                 )
                 listening.append(server)
