@@ -135,7 +135,7 @@ class ClusterTool:
         self.url = url
 
     def run(self, method: str, path: str, body: Any = None) -> Any:
-        answer = requests.request(method, f"{self.url}/api/v1/cluster/{path}", json=body, timeout=30)
+        answer = requests.request(method, f"{self.url}/api/v1/cluster/{path}", json=body, timeout=60)
         value = answer.json()
         if not answer.ok or "error" in value:
             raise PythonError(answer.text)
@@ -177,7 +177,7 @@ def run_shell_tool(url: str, name: str, secret: str) -> list[str]:
     """What the script cut out of answers: user id, count, status without a credential, events (twice each), health, key."""
     done = subprocess.run(
         ["bash", "-c", _SHELL], env={"URL": url, "NAME": name, "SECRET": secret, "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout.split()
@@ -186,7 +186,7 @@ def run_shell_tool(url: str, name: str, secret: str) -> list[str]:
 _NODE = """
 const [url, key] = process.argv.slice(1)
 async function call(method, path, body) {
-  const answer = await fetch(url + path, {method, signal: AbortSignal.timeout(30000),
+  const answer = await fetch(url + path, {method, signal: AbortSignal.timeout(60000),
     headers: {'Content-Type': 'application/json', Authorization: `Bearer ${key}`}, body: body && JSON.stringify(body)})
   const value = await answer.json()
   if (answer.status === 404) return null
@@ -215,7 +215,7 @@ console.log(JSON.stringify(out))
 
 def run_javascript_tool(url: str, key: str) -> dict[str, Any]:
     done = subprocess.run(
-        ["node", "--input-type=module", "-e", _NODE, url, key], capture_output=True, text=True, timeout=60, check=False
+        ["node", "--input-type=module", "-e", _NODE, url, key], capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stderr + done.stdout
     found: dict[str, Any] = json.loads(done.stdout)

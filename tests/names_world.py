@@ -76,14 +76,14 @@ def die() -> None:
     raise Killed
 
 
-def gateway(store: MetadataStore, clock: MovedClock | None = None) -> Accounts:
-    """The accounts as one gateway has them."""
+def gateway(store: MetadataStore, clock: MovedClock | None = None, pending_s: float = PENDING_S) -> Accounts:
+    """The accounts as one gateway has them. pending_s: how long another is waited for, of real time."""
     prepare_structs()
     clock = clock or MovedClock()
     random = secrets.token_bytes
     sessions, keys = Sessions(store, clock, random, _HOUR_MS), Keys(store, clock, random)
     return Accounts(
-        store, clock, random, Passwords(CHEAP, random), sessions, keys, is_open=False, pending_s=PENDING_S
+        store, clock, random, Passwords(CHEAP, random), sessions, keys, is_open=False, pending_s=pending_s
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_READY_S = 60.0
+_READY_S = 120.0
 ADMIN_PASSWORD = "correct horse battery"
 
 
@@ -90,7 +90,7 @@ class ServerProcess:
         except ValueError:
             return status, text.decode("utf-8", "replace")
 
-    def stop(self, within_s: float = 20.0) -> int:
+    def stop(self, within_s: float = 60.0) -> int:
         """SIGTERM, and the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

@@ -454,7 +454,7 @@ def test_a_restart_is_ridden_out(tmp_path: Path) -> None:
     """A server that is killed and comes back on the same port: writes are sent again and applied once."""
     with serving(tmp_path / "data") as first:
         port = first.url.rpartition(":")[2]
-        client = jade.Client(first.url, retries=jade.Retries(10, 0.2, 2.0), timeout=jade.Timeouts(5.0, 30.0, 60.0))
+        client = jade.Client(first.url, retries=jade.Retries(10, 0.2, 60.0), timeout=jade.Timeouts(5.0, 30.0, 300.0))
         db = client.create_database("kept", 3)
         db.upsert(["a"], [[1, 2, 3]])
         first.kill()

@@ -191,7 +191,7 @@ class Seen:
 
     def wait_for(self, count: int) -> list[tuple[str, Record | None]]:
         with self._grown:
-            assert self._grown.wait_for(lambda: len(self.changes) >= count, 20), self.changes
+            assert self._grown.wait_for(lambda: len(self.changes) >= count, 60), self.changes
             return list(self.changes)
 
 

@@ -49,7 +49,7 @@ class Clerk(threading.Thread):
         self._chance = Random(f"clerk/{seed}")
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection = http.client.HTTPConnection(self._address, timeout=60)
         try:
             while not self.is_killed.is_set():
                 self._operate(connection)
@@ -174,7 +174,7 @@ class ServerCampaign:
             thread.is_killed.set()
         self._server.kill()
         for thread in (*writers, clerk):
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive(), f"{thread.name} hangs"
             if thread.trouble is not None:
                 raise AssertionError(f"{thread.name} failed while the server lived") from thread.trouble

@@ -118,7 +118,7 @@ class RestWriter(Writer):
         self._address = url.removeprefix("http://")
 
     def _connect(self) -> None:
-        self._http = http.client.HTTPConnection(self._address, timeout=30)
+        self._http = http.client.HTTPConnection(self._address, timeout=60)
 
     def _disconnect(self) -> None:
         self._http.close()
@@ -230,7 +230,7 @@ class GrpcWriter(Writer):
                 self.on_their_way.append(dict(rows))
                 yield self._call.method("VectorService/BulkUpsert", database=self.database, columns=_columns(rows))[1]
 
-        for _ in method(requests(), timeout=30, metadata=self._call.metadata):
+        for _ in method(requests(), timeout=60, metadata=self._call.metadata):
             self._acknowledge()
         assert not self.on_their_way, "the stream ended well, but not every message was acknowledged"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -21,6 +22,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.transfer import import_file
 
 ROWS = 3000
+AHEAD = 10  # batches
 
 # A database of one file: a line a request, durable before it is acknowledged; a request id it knows changes nothing.
 CHILD = """
@@ -48,7 +50,7 @@ class FileSink:
 
 source, log, checkpoint = sys.argv[1:]
 report = import_file(FileSink(log), source, batch_rows=50, checkpoint=checkpoint, on_error="skip",
-                     on_progress=lambda *now: print("progress", flush=True))
+                     on_progress=lambda *now: (print("progress", flush=True), os.read(0, 1)))
 print("report", json.dumps([report.rows, report.batches, report.skipped, len(report.errors), report.rows_before]), flush=True)
 """
 
@@ -86,13 +88,21 @@ def test_no_row_is_lost_or_applied_twice_however_often_the_import_is_killed(tmp_
     kills = 0
     while True:
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(source), str(log), str(checkpoint)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
+            [sys.executable, "-c", CHILD, str(source), str(log), str(checkpoint)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
         with child, child.stdout:
             lines_until_the_end = generator.randrange(1, 60) if kills < 3 else 1 << 30
+            # It may be some batches ahead of what was read, and never at its end when it is to be killed
+            child.stdin.write("." * AHEAD)
+            child.stdin.flush()
             for _ in range(lines_until_the_end):
                 line = child.stdout.readline()
+                if line.startswith("progress"):
+                    with contextlib.suppress(BrokenPipeError):  # it has ended
+                        child.stdin.write(".")
+                        child.stdin.flush()
                 if not line or line.startswith("report"):
                     break
             else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.fuzz.requests import FuzzRequest
 
-ANSWER_S_MAX = 10.0
+ANSWER_S_MAX = 60.0
 _TRACE = (b"Traceback", b'File "/', b"jadevectordb/gateway", b"site-packages", b"sqlite3.", b"Error: <")
 _BODYLESS = (204, 304)
 

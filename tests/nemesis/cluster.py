@@ -25,6 +25,7 @@ SECRET = "a secret between these nodes"
 DATABASE = "registers"
 DIMENSION = 16
 _ASK_S = 5.0
+_INSIST_S = 60.0
 _LOOK_S = 0.25
 _PORTS = 5  # of a node
 
@@ -110,14 +111,14 @@ zone = "z{place + 1}"
         for node in self.nodes:
             node.wait_ready()
         first = self.nodes[0]
-        self.token = self.ask(first, "POST", "/v1/auth/login", {"username": "admin", "password": PASSWORD})["token"]
-        self.wait_healthy(60.0)
+        self.token = self.insist(first, "POST", "/v1/auth/login", {"username": "admin", "password": PASSWORD})["token"]
+        self.wait_healthy(120.0)
         made = self.ask(
             first, "POST", "/v2/databases",
-            {"name": DATABASE, "dimension": DIMENSION, "metric": "euclidean", "shards": self.shards}, timeout_s=30.0,
+            {"name": DATABASE, "dimension": DIMENSION, "metric": "euclidean", "shards": self.shards}, timeout_s=60.0,
         )  # fmt: skip
         self._database_id = made["id"]
-        self.wait_healthy(60.0)
+        self.wait_healthy(120.0)
         return time.monotonic() - began_s
 
     # Asking it
@@ -129,6 +130,19 @@ zone = "z{place + 1}"
         """Raises JadeError."""
         with contextlib.closing(Caller(node.rest, self.token, timeout_s)) as caller:
             return caller.call(method, path, body, headers)
+
+    def insist(
+        self, node: Node, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Any:
+        """As `ask`, again and again while it can't be answered: when no fault is under way, and the machine is busy."""
+        until_s = time.monotonic() + _INSIST_S
+        while True:
+            try:
+                return self.ask(node, method, path, body, headers=headers)
+            except JadeError as error:
+                if not error.retryable or time.monotonic() > until_s:
+                    raise
+            time.sleep(_LOOK_S)
 
     def status(self, node: Node) -> dict[str, Any]:
         answer: dict[str, Any] = self.ask(node, "GET", "/v1/cluster/status")
@@ -168,7 +182,7 @@ zone = "z{place + 1}"
     def replicas(self, limit_s: float) -> list[Replica]:
         """All of them, looked at until each shard's stand at one watermark twice in a row, or for so long."""
         until_s = time.monotonic() + limit_s
-        cluster_id = self.status(self.nodes[0])["cluster_id"]
+        cluster_id = self.insist(self.nodes[0], "GET", "/v1/cluster/status")["cluster_id"]
         identity = NodeIdentity("observer", cluster_id, SECRET)
         with contextlib.closing(FramedTransport(identity, SystemClock())) as transport:
             before: list[Replica] = []
@@ -188,7 +202,7 @@ zone = "z{place + 1}"
             address = self._peers[node.name]
             try:
                 digest = transport.call(address, Look(asked=asked, what="digest"), 30.0)
-                counted = transport.call(address, Count(asked=asked), _ASK_S)
+                counted = transport.call(address, Count(asked=asked), 30.0)
             except JadeError as error:
                 if error.code is ErrorCode.STALE_MAP:
                     continue  # it is not there

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-READY_S = 90.0
-STOP_S = 40.0
+READY_S = 120.0
+STOP_S = 60.0
 _LOOK_S = 0.05
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,10 +37,19 @@ class Rest:
     """One node's REST door. session: of the newest answer, as a program keeps it that knows nothing of what it says."""
 
     def __init__(self, cluster: LocalCluster, node: LocalNode) -> None:
-        self._http = http.client.HTTPConnection("127.0.0.1", node.ports[0], timeout=30)
+        self._http = http.client.HTTPConnection("127.0.0.1", node.ports[0], timeout=60)
         self._login = base64.b64encode(f"admin:{cluster.admin_password}".encode()).decode()
 
     def call(self, method: str, path: str, body: Any, session: str, consistency: str = "") -> tuple[int, Any, str]:
+        until_s = time.monotonic() + 60
+        while True:
+            status, told, after = self._call(method, path, body, session, consistency)
+            if (
+                status != 503 or time.monotonic() > until_s
+            ):  # a busy machine's node may be silent for a while: asked again
+                return status, told, after
+
+    def _call(self, method: str, path: str, body: Any, session: str, consistency: str) -> tuple[int, Any, str]:
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
         headers |= {"X-Jade-Session": session} if session else {}
         headers |= {"X-Jade-Consistency": consistency} if consistency else {}
@@ -178,7 +189,7 @@ def test_grpc_answers_carry_it_as_receipts_do(callers: list[Caller], database: A
     scroll, request = callers[1].method(
         "VectorService/ScrollVectors", "unary_stream", **asked, session=session, page_size=5
     )
-    for message in scroll(request, timeout=20, metadata=callers[1].metadata):
+    for message in scroll(request, timeout=60, metadata=callers[1].metadata):
         assert not_below(message.session, session)
         session = message.session
     written = callers[0].with_metadata(*callers[0].metadata, ("x-jade-session", session))
@@ -207,7 +218,11 @@ def test_no_reader_goes_back_whichever_nodes_it_asks(
     others = [jade.Client(node.url, user="admin", password=cluster.admin_password) for node in cluster.nodes]
     try:
         handles = [other.database(database.id) for other in others]
-        for turn in range(120):
+        until_s = time.monotonic() + 60
+        for turn in itertools.count():
+            if turn >= 120 and len(values) > 5:
+                break
+            assert time.monotonic() < until_s or errors, "the writer does not come on"
             consistency = "eventual" if turn % 10 == 0 else ""
             status, told, session = doors[turn % 3].call("POST", path, {"ids": ["v0"]}, session, consistency)
             assert status == 200
@@ -215,7 +230,6 @@ def test_no_reader_goes_back_whichever_nodes_it_asks(
             assert consistency or value >= newest
             newest = max(newest, value)  # what an eventual read showed is shown from then on
             values.add(value)
-        assert len(values) > 5
         handed, shown = database.session, []
         for turn in range(60):
             handle = handles[turn % 3]
@@ -233,13 +247,19 @@ def test_no_reader_goes_back_whichever_nodes_it_asks(
     assert not errors
 
 
+def _whole(found: Any) -> Any:
+    return found if found.missing_shards == () else None
+
+
 def test_the_client_reads_at_every_level_and_says_which_there_are(client: jade.Client, database: Any) -> None:
     for level in ("", "session", "strong", "eventual"):
         assert database.count(consistency=level) <= len(IDS)
         assert len(database.search(ROWS[0], k=5, consistency=level, allow_partial=True)) <= 5
     for level in ("session", "strong"):  # what this client wrote is there
-        found = database.search(ROWS[3], k=1, consistency=level, allow_partial=True)
-        assert found.ids == ["v3"] and found.missing_shards == ()
+        found = wait_until(
+            lambda level=level: _whole(database.search(ROWS[3], k=1, consistency=level, allow_partial=True))
+        )
+        assert found.ids == ["v3"]
         assert database.search(ROWS[3], k=1, filter={"n": 3}, explain=True, consistency=level).ids == ["v3"]
         assert [hits.ids for hits in database.search_batch(ROWS[:2], k=1, consistency=level)] == [["v0"], ["v1"]]
         assert database.get(IDS, consistency=level)[4].metadata == {"n": 4}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -53,6 +54,15 @@ class Door:
         return str(made["id"])
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        until_s = time.monotonic() + 60
+        while True:
+            status, answer = self._call(method, path, body)
+            if (
+                status != 503 or time.monotonic() > until_s
+            ):  # a busy machine's node may be silent for a while: asked again
+                return status, answer
+
+    def _call(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         self._turn += 1
         url = self.urls[self._turn % len(self.urls)] + path
         data = None if body is None else json.dumps(body).encode()

@@ -32,7 +32,7 @@ def fetch(
     server: ServerProcess, path: str, method: str = "GET", **headers: str
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """The path goes over the wire exactly as it is given."""
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers.items():
@@ -107,7 +107,7 @@ def test_the_files_need_nothing_from_elsewhere_and_nothing_inline() -> None:
 def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    built = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    built = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

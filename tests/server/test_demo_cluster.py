@@ -13,7 +13,7 @@ def test_the_demo_keeps_its_promises() -> None:
         [sys.executable, "-m", "jadevectordb", "demo", "--cluster"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=420,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -259,7 +259,7 @@ def test_the_document_application(server: ServerProcess, admin: tuple[str, str])
 
 
 def test_a_body_without_a_media_type_is_json(open_server: ServerProcess) -> None:
-    connection = http.client.HTTPConnection(open_server.url.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(open_server.url.removeprefix("http://"), timeout=60)
     for headers in ({}, {"Content-Type": "application/json; charset=utf-8"}):
         connection.request("POST", "/v1/databases", b'{"name":"typeless","dimension":2}', headers)
         answer = connection.getresponse()
@@ -277,5 +277,5 @@ def test_the_frontend_stops_the_server(tmp_path: Path) -> None:
         admin_token = running.call("POST", "/v1/auth/login", told)[1]["token"]
         status, answer = running.call("POST", "/api/admin/shutdown", b"", token=admin_token)
         assert (status, answer["status"]) == (200, "shutting_down") and answer["message"]
-        running.process.wait(30)
+        running.process.wait(60)
         assert running.stop() == 0

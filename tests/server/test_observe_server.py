@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -73,6 +74,9 @@ def test_traces_of_requests(tmp_path: Path, collector: Collector) -> None:
         header = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "r1"}
         assert server.call("POST", "/v2/databases/a/search", {"vector": [1, 0], "k": 1}, header)[0] == 200
         assert server.call("GET", "/v2/databases/none/vectors/x")[0] == 404
+        until_s = time.monotonic() + 60  # a server that stops waits for its collector for a moment only
+        while len(collector.spans) < 8 and time.monotonic() < until_s:
+            time.sleep(0.05)
         assert server.stop() == 0
     spans = {span.name: span for span in collector.spans}
     search, write = spans["POST /v2/databases/{db}/search"], spans["POST /v2/databases/{db}/vectors"]

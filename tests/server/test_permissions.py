@@ -167,9 +167,18 @@ def test_the_database_is_as_it_was(people: People) -> None:
 def test_an_expired_session_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     environment = {"JADEVECTORDB_ADMIN_PASSWORD": ADMIN_PASSWORD, "JADEVECTORDB_AUTH_SESSION_HOURS": str(1 / 3600)}
     with serving(tmp_path_factory.mktemp("expiry") / "data", auth="required", env=environment) as server:
-        token = server.call("POST", "/v1/auth/login", {"username": "admin", "password": ADMIN_PASSWORD})[1]["token"]
-        assert server.call("GET", "/v1/auth/me", token=token)[0] == 200
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
+
+        def sign_in() -> str:
+            told = {"username": "admin", "password": ADMIN_PASSWORD}
+            return str(server.call("POST", "/v1/auth/login", told)[1]["token"])
+
+        token = sign_in()
+        while (
+            server.call("GET", "/v1/auth/me", token=token)[0] != 200
+        ):  # a busy machine may take the second of a session
+            assert time.monotonic() < until
+            token = sign_in()
         while (status := server.call("GET", "/v1/auth/me", token=token)[0]) == 200 and time.monotonic() < until:
             time.sleep(0.05)
         assert status == 401

@@ -4,6 +4,7 @@ of them may be killed."""
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from tests.serving import ADMIN_PASSWORD, ServerProcess, serving
 
 DIMENSION = 8
 JSON = {"Content-Type": "application/json"}
-_UNTIL_S = 30.0
+_UNTIL_S = 60.0
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="several processes need Linux")
 
 
@@ -53,13 +55,20 @@ class Connection:
 
 def readers_of(server: ServerProcess) -> list[int]:
     listed = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [int(pid) for pid in listed if b"jadevectordb.reader" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in listed if b"jadevectordb.reader" in command_of(int(pid))]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # one that built an index, and ended just now
+        return b""
 
 
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -114,7 +123,8 @@ def one_to_each() -> Iterator[Each]:
 def _one_to_each(server: ServerProcess, headers: dict[str, str]) -> dict[int, Connection]:
     wanted = {server.process.pid, *readers_of(server)}
     found: dict[int, Connection] = {}
-    for _ in range(400):
+    end = time.monotonic() + _UNTIL_S  # one of them may only begin to listen
+    while time.monotonic() < end:
         connection = Connection(server, **headers)
         connection.call("GET", "/health")  # it is accepted by now
         pid = process_of(server, connection)
@@ -152,6 +162,29 @@ def database(server: ServerProcess, request: pytest.FixtureRequest) -> str:
     return f"/v2/databases/{made['id']}"
 
 
+def test_figures_are_of_the_whole_server(server: ServerProcess, database: str, one_to_each: Each) -> None:
+    """The first test of this server: what another did may be counted a moment after it."""
+    connections = one_to_each(server)
+    assert server.call("POST", database + "/vectors", {"ids": ["a"], "values": [vector(1)]})[0] == 200
+    line = r'^jadevectordb_requests_total{[^}]*route="/v2/databases/{db}/search",status="200"} ([0-9.e+]+)'
+
+    def counted() -> int:
+        found = re.search(line, server.call("GET", "/metrics")[1], re.M)
+        return 0 if found is None else int(float(found[1]))
+
+    before = counted()
+    for connection in connections.values():
+        for _ in range(20):
+            status, answer = connection.call("POST", database + "/search", {"vector": vector(1)})
+            assert status == 200
+        # Whoever asks over the same connection is told of what just happened
+        name = database.rsplit("/", 1)[1]
+        body = {"query_id": answer["query_id"], "rating": 5}
+        status, noted = connection.call("POST", f"/v1/databases/{name}/analytics/feedback", body)
+        assert status in (200, 201), noted
+    until(lambda: counted() == before + 20 * len(connections), "all searches counted")
+
+
 def test_what_one_process_acknowledged_every_other_reads(
     server: ServerProcess, database: str, one_to_each: Each
 ) -> None:
@@ -181,9 +214,13 @@ def test_reads_of_different_processes_never_go_back(server: ServerProcess, datab
     """While another connection writes: what one process showed, the next one shows too, and no token goes with it."""
     connections = list(one_to_each(server).values())
 
+    seen_enough = threading.Event()
+
     def write() -> None:
         writes = Connection(server)
-        for i in range(150):
+        for i in itertools.count():
+            if seen_enough.is_set():
+                break
             body = {"ids": [f"v{i}"], "values": [vector(i)]}
             assert writes.call("POST", database + "/vectors", body)[0] == 200
         writes.close()
@@ -191,10 +228,13 @@ def test_reads_of_different_processes_never_go_back(server: ServerProcess, datab
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(write)
         counts: list[int] = []
-        while not writing.done():
-            counts += [reads.call("POST", database + "/count", {})[1]["count"] for reads in connections]
+        try:
+            while not writing.done() and len(set(counts)) < 100:
+                counts += [reads.call("POST", database + "/count", {})[1]["count"] for reads in connections]
+        finally:
+            seen_enough.set()
         writing.result()
-    assert counts == sorted(counts) and len(set(counts)) > 10
+    assert counts == sorted(counts)
 
 
 def test_readers_answer_themselves_like_the_writer(server: ServerProcess, database: str, one_to_each: Each) -> None:
@@ -273,28 +313,6 @@ def test_changes_of_a_database_count_at_once_everywhere(
             assert connection.call("DELETE", path + "x")[0] == 200
             for other in connections.values():
                 assert other.call("POST", f"/v2/databases/{made['id']}/count", {})[0] == 404
-
-
-def test_figures_are_of_the_whole_server(server: ServerProcess, database: str, one_to_each: Each) -> None:
-    connections = one_to_each(server)
-    assert server.call("POST", database + "/vectors", {"ids": ["a"], "values": [vector(1)]})[0] == 200
-    line = r'^jadevectordb_requests_total{[^}]*route="/v2/databases/{db}/search",status="200"} ([0-9.e+]+)'
-
-    def counted() -> int:
-        found = re.search(line, server.call("GET", "/metrics")[1], re.M)
-        return 0 if found is None else int(float(found[1]))
-
-    before = counted()
-    for connection in connections.values():
-        for _ in range(20):
-            status, answer = connection.call("POST", database + "/search", {"vector": vector(1)})
-            assert status == 200
-        # Whoever asks over the same connection is told of what just happened
-        name = database.rsplit("/", 1)[1]
-        body = {"query_id": answer["query_id"], "rating": 5}
-        status, noted = connection.call("POST", f"/v1/databases/{name}/analytics/feedback", body)
-        assert status in (200, 201), noted
-    until(lambda: counted() == before + 20 * len(connections), "all searches counted")
 
 
 def test_a_body_that_is_large_and_one_that_is_refused_pass_through(
@@ -386,7 +404,7 @@ def test_a_killed_reader_is_started_again_and_a_killed_writer_ends_them(tmp_path
         (second,) = readers_of(server)
         connection = one_to_each(server)[second]
         assert connection.call("POST", path + "/count", {}) == (200, {"count": 1})
-        assert "a reading process ended (signal 9)" in server.log()
+        until(lambda: "a reading process ended (signal 9)" in server.log(), "a word in the log")
         server.kill()
         until(lambda: not is_alive(second), "the reader ends with the writer")
     with serving(tmp_path / "data") as server:
@@ -394,7 +412,10 @@ def test_a_killed_reader_is_started_again_and_a_killed_writer_ends_them(tmp_path
 
 
 def _listens(server: ServerProcess) -> bool:
-    return "\njadevectordb_reading_processes 1.0" in server.call("GET", "/metrics")[1]
+    try:
+        return "\njadevectordb_reading_processes 1.0" in server.call("GET", "/metrics")[1]
+    except OSError:  # given to the process that died
+        return False
 
 
 def _count(server: ServerProcess, path: str) -> int:
@@ -408,7 +429,8 @@ def _count(server: ServerProcess, path: str) -> int:
 
 
 def test_stopping_finishes_what_runs_in_every_process(tmp_path: Path, one_to_each: Each) -> None:
-    with serving(tmp_path / "data", "--processes", "3") as server:
+    patient = {"JADEVECTORDB_DRAIN_S": "60"}
+    with serving(tmp_path / "data", "--processes", "3", env=patient) as server:
         made = server.call("POST", "/v2/databases", {"name": "d", "dimension": DIMENSION})[1]
         path = f"/v2/databases/{made['id']}"
         connections = list(one_to_each(server).values())
@@ -419,7 +441,7 @@ def test_stopping_finishes_what_runs_in_every_process(tmp_path: Path, one_to_eac
             # So little is kept on the way that what is sent has been read by the process, which is what "runs" means
             connection.http.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
             connection.http.request("POST", path + "/vectors", body, JSON)
-        assert server.stop() == 0
+        assert server.stop(within_s=120.0) == 0
         for connection in connections:
             answer = connection.http.getresponse()
             assert answer.status == 200, answer.read()
@@ -437,7 +459,7 @@ def test_a_second_server_cannot_share_the_port(tmp_path: Path) -> None:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode != 0 and "is another server running there" in done.stdout + done.stderr
 

@@ -55,7 +55,7 @@ def server(
 
 def health(server: ServerProcess, context: ssl.SSLContext) -> int:
     host, _, port = re.sub("https://", "", server.url).partition(":")
-    with closing(http.client.HTTPSConnection(host, int(port), context=context, timeout=20)) as connection:
+    with closing(http.client.HTTPSConnection(host, int(port), context=context, timeout=60)) as connection:
         connection.request("GET", "/health")
         return connection.getresponse().status
 
@@ -92,10 +92,10 @@ def test_grpc_over_tls(server: tuple[ServerProcess, bool], certificates: Certifi
         with grpc.secure_channel(running.grpc.replace("127.0.0.1", "localhost"), credentials) as channel:
             check = channel.unary_unary("/grpc.health.v1.Health/Check")
             if welcome:
-                assert check(b"", timeout=20) == b"\x08\x01"
+                assert check(b"", timeout=60) == b"\x08\x01"
             else:
                 with pytest.raises(grpc.RpcError):
-                    check(b"", timeout=20)
+                    check(b"", timeout=60)
 
 
 def test_plain_speech_to_a_tls_port_is_no_way_in(
@@ -103,8 +103,8 @@ def test_plain_speech_to_a_tls_port_is_no_way_in(
 ) -> None:
     running, _ = server
     host, _, port = running.url.removeprefix("https://").partition(":")
-    with closing(socket.create_connection((host, int(port)), 10)) as connection:
-        connection.settimeout(20)
+    with closing(socket.create_connection((host, int(port)), 60)) as connection:
+        connection.settimeout(60)
         connection.sendall(b"GET /v2/databases HTTP/1.1\r\nHost: localhost\r\n\r\n")
         try:
             answer = b"".join(iter(lambda: connection.recv(4096), b""))

@@ -16,7 +16,7 @@ def jade_command(*arguments: object, **environment: str) -> subprocess.Completed
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, **environment},
     )
 

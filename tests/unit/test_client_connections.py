@@ -207,7 +207,7 @@ def test_busy_servers_are_given_the_time_they_ask_for(info: Callable[..., Any]) 
         assert info(server.url) == "9"
     long = answer(b'{"code":"UNAVAILABLE","message":"m"}', "503 Service Unavailable", "Retry-After: 120")
     with script([long, GOOD]) as server:
-        error = failure(info, server.url, timeout=5.0)
+        error = failure(info, server.url, timeout=60.0)
         assert (error.code, error.details["retry_after_s"]) == (ErrorCode.UNAVAILABLE, 120.0)
         assert len(server.requests) == 1
 
@@ -226,7 +226,8 @@ def test_silence_runs_into_the_timeout(info: Callable[..., Any]) -> None:
             assert error.code is ErrorCode.TIMEOUT
             assert error.retryable
     with script([silent], [GOOD]) as server:
-        assert info(server.url, timeout=Timeouts(1.0, 0.1, 30.0)) == "9"
+        often = Retries(10, 0.1, 30.0)  # the good server, too, may keep silent for a while
+        assert info(server.url, timeout=Timeouts(5.0, 0.1, 60.0), retries=often) == "9"
 
 
 def test_nobody_listens(info: Callable[..., Any]) -> None:

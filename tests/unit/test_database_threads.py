@@ -67,14 +67,14 @@ def test_no_batch_is_ever_seen_half(tmp_path: Path) -> None:
         for thread in writers + readers:
             thread.start()
         for thread in writers:
-            thread.join(120)
+            thread.join(300)
             assert not thread.is_alive(), "a writer hangs"
         done.set()
         for thread in readers:
-            thread.join(60)
+            thread.join(300)
             assert not thread.is_alive(), "a reader hangs"
         assert errors[:3] == []
-        db.wait_indexed(60)
+        db.wait_indexed(300)
         last = db.search(rows[0, 0], k=GROUPS * WIDTH, recall=1.0)
         assert {hit.metadata["tag"] for hit in last} == {ROUNDS - 1}
         db.verify()
@@ -107,6 +107,6 @@ def test_conditional_writers_lose_no_update(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
             assert not thread.is_alive()
         assert [item.metadata["n"] for item in db.get(names) if item] == [48] * 4

@@ -336,7 +336,8 @@ def test_a_search_that_is_called_off_ends_at_the_peer_too() -> None:
         assert fails(search.result).code is ErrorCode.CANCELLED
         assert told.wait(WAIT_S), "the cancellation reached the other side"
         assert (
-            fails(lambda: peer.search_shard(wire.SearchShardRequest(), WAIT_S, cancellation)).code is ErrorCode.CANCELLED
+            fails(lambda: peer.search_shard(wire.SearchShardRequest(), WAIT_S, cancellation)).code
+            is ErrorCode.CANCELLED
         )
         assert server.calls == 1 and peer.status().breaker.failures == 0
 
@@ -434,4 +435,7 @@ def test_what_is_routed_wrongly_is_refused_and_changes_nothing(tmp_path: Path) -
         assert fails(lambda: peer.search_shard(nowhere, WAIT_S)).code is ErrorCode.INVALID_ARGUMENT
         behind = wire.SearchShardRequest(shard={"database": name, "shard": 0}, vector={"values": [1]}, watermark_min=99)
         assert fails(lambda: peer.search_shard(behind, WAIT_S)).code is ErrorCode.UNAVAILABLE
-        assert fails(lambda: peer.assign_shard(wire.AssignShardRequest(shard=shard), WAIT_S)).code is ErrorCode.NOT_IMPLEMENTED
+        assert (
+            fails(lambda: peer.assign_shard(wire.AssignShardRequest(shard=shard), WAIT_S)).code
+            is ErrorCode.NOT_IMPLEMENTED
+        )

@@ -488,7 +488,9 @@ def test_a_write_that_waited_beyond_its_deadline_or_was_cancelled_is_not_applied
             cancelled = upsert_later(call, name, "cancelled", 60)
             assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             cancelled.cancel()
-            health = health_pb2_grpc.HealthStub(call.channel)  # answered beside the others, and after the word that it is cancelled
+            health = health_pb2_grpc.HealthStub(
+                call.channel
+            )  # answered beside the others, and after the word that it is cancelled
             health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert [one.result().receipt.count for one in begun] == [1, 1]
         until(lambda: server.node.in_flight == 0)

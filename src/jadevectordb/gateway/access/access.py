@@ -37,7 +37,7 @@ _HEAL_ROUNDS = 10  # of upkeep, between looks at all names of accounts
 _CLOSE_S_MAX = 2.0  # for writing how often credentials were used, when the server stops
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
-_FIRST_ADMIN_S_MAX, _FIRST_ADMIN_LOOK_S = 2.0, 0.05
+_FIRST_ADMIN_S_MAX, _FIRST_ADMIN_LOOK_S = 10.0, 0.05
 _FIRST_ADMIN = "admin"  # nobody can register under this name
 
 
