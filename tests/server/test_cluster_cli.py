@@ -28,7 +28,7 @@ from jadevectordb.cli.local_cluster import LocalCluster, LocalNode
 from jadevectordb.cli.main import commands
 
 Run = Callable[..., Result]
-PATIENT = jade.Timeouts(5.0, 60.0, 120.0)
+PATIENT = jade.Timeouts(5.0, 30.0, 120.0)
 
 
 @pytest.fixture(scope="module")

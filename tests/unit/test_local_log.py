@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -608,6 +608,15 @@ def test_a_file_that_cannot_be_begun_costs_only_the_call(tmp_path: Path, monkeyp
     assert len(reopened(tmp_path)) == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A program that a shell started in the background ignores Ctrl-C, and tests may be run by one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_during_an_append_waits_until_it_is_done(tmp_path: Path) -> None:
     log = LocalLog(tmp_path)
     delivered: list[Frame] = []
