@@ -45,7 +45,7 @@ torture: setup
 	$(BIN)/python -m tests.crash.torture_server
 
 nemesis: setup
-	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),3) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),3) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)") $(if $(BY_VECTOR),--by-vector)
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --requests 200000

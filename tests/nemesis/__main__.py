@@ -25,13 +25,14 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--only", default="", help='faults with this in their name, such as "kill" or "partition"')
+    parser.add_argument("--by-vector", action="store_true", help="of a database whose vectors decide their shard")
     parser.add_argument("--folder", type=Path, default=None, help="a new folder for history, report and logs")
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     folder = options.folder or Path(tempfile.mkdtemp(prefix=f"nemesis-{seed}-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, {options.nodes} nodes, {options.minutes:g} minutes, in {folder}", flush=True)
-    plan = Plan(folder, options.minutes * 60, seed, options.nodes, options.clients, options.only)
+    plan = Plan(folder, options.minutes * 60, seed, options.nodes, options.clients, options.only, options.by_vector)
     outcome = run(plan, lambda text: print(text, flush=True))
     print(f"\n{outcome.text()}", flush=True)
     if outcome.is_good and options.folder is None:

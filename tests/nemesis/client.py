@@ -66,6 +66,7 @@ class Client:
 
     def write(self, level: Level, ids: list[str], *, conditional: bool = False) -> None:
         values = [self._new_value() for _ in ids]
+        conditional = conditional and not self._registers.by_vector  # which takes no conditions
         conditions = [self._known.get(i, 0) for i in ids] if conditional else None
         shards = self._registers.shards_of(ids)
         rows = [
@@ -81,13 +82,14 @@ class Client:
             if_version=conditions,
             shards=shards,
             session=self.name,
-            token=self._token,
+            token=self._registers.told(self._token, ids),
             request=f"{self.name}-{self._written}",
         )
         body = {"vectors": rows, "request_id": f"{self.name}-{self._written}"}
         self._change(op, _PATH + "/vectors", body, level, ids, shards)
 
     def delete(self, level: Level, ids: list[str], *, conditional: bool = False) -> None:
+        conditional = conditional and not self._registers.by_vector  # which takes no conditions
         conditions = [self._known.get(i, 0) for i in ids] if conditional else None
         shards = self._registers.shards_of(ids)
         self._new_value()
@@ -98,7 +100,7 @@ class Client:
             if_version=conditions,
             shards=shards,
             session=self.name,
-            token=self._token,
+            token=self._registers.told(self._token, ids),
             request=f"{self.name}-{self._written}",
         )
         body: dict[str, Any] = {"ids": ids, "request_id": f"{self.name}-{self._written}"}
@@ -117,7 +119,7 @@ class Client:
             self._not_done(op, error, ids, shards)
             return
         self._remember(answer["session"])
-        self._recorder.ok(op, sequences=sequences_in(answer["session"]))
+        self._recorder.ok(op, sequences=self._registers.told(sequences_in(answer["session"]), ids))
 
     def _not_done(self, op: str, error: JadeError, ids: list[str], shards: list[int]) -> None:
         self._look_at(op, error)
@@ -134,7 +136,7 @@ class Client:
     def read(self, level: Level, ids: list[str]) -> list[Seen] | None:
         """What was found under each id; None when nobody said."""
         shards = self._registers.shards_of(ids)
-        token = self._token if level is Level.SESSION else {}
+        token = self._registers.told(self._token, ids) if level is Level.SESSION else {}
         op = self._recorder.read(self.name, level, ids, shards=shards, session=self.name, token=token)
         try:
             answer = self._send(_PATH + "/vectors/get", {"ids": ids, "include": ["metadata"]}, level)
@@ -157,7 +159,7 @@ class Client:
 
     def search(self, level: Level, k: int) -> None:
         query = [float(self._rng.gauss(0.0, 1.0)) for _ in range(DIMENSION)]
-        token = self._token if level is Level.SESSION else {}
+        token = self._registers.told(self._token) if level is Level.SESSION else {}
         op = self._recorder.search(self.name, level, query, k, session=self.name, token=token)
         body = {"vector": query, "k": k, "include": ["metadata", "version"]}
         try:
@@ -213,13 +215,17 @@ class Client:
             raise
 
     def _take_token(self, op: str, shards: set[int]) -> dict[int, int]:
-        """Of a read: where it was served from, by shard; at least of these, whose vectors it showed."""
+        """Of a read: where it was served from, by shard; at least of these, whose vectors it showed.
+
+        Where vectors decide, shards are seen at moments of their own, and which showed a vector is not told: nothing is.
+        """
         session = self._callers[self._at].session
         sequences = sequences_in(session)
-        if not shards <= sequences.keys() and len(self.defects) < _DEFECTS_MAX:
+        lacking = bool(shards) and not sequences if self._registers.by_vector else not shards <= sequences.keys()
+        if lacking and len(self.defects) < _DEFECTS_MAX:
             self.defects.append(Defect(op, f"an answer about shards {sorted(shards)} with the session {session!r}"))
         self._remember(session)
-        return sequences
+        return {} if self._registers.by_vector else sequences
 
     def _remember(self, session: str) -> None:
         for shard, sequence in sequences_in(session).items():

@@ -41,10 +41,14 @@ class Replica(msgspec.Struct, frozen=True):
 class RealCluster:
     """nodes: by place. Started by `start`. token: of an administrator, good on every node."""
 
-    def __init__(self, folder: Path, count: int, *, shards: int, replication: int = 3) -> None:
+    def __init__(
+        self, folder: Path, count: int, *, shards: int, replication: int = 3, sharding: dict[str, Any] | None = None
+    ) -> None:
+        """sharding: of the database, as a request says it."""
         self.folder = folder
         self.shards = shards
         self.replication = min(count, replication)
+        self._sharding = {} if sharding is None else {"sharding": sharding}
         self.token = ""
         self._undo = contextlib.ExitStack()
         try:
@@ -115,7 +119,8 @@ zone = "z{place + 1}"
         self.wait_healthy(120.0)
         made = self.ask(
             first, "POST", "/v2/databases",
-            {"name": DATABASE, "dimension": DIMENSION, "metric": "euclidean", "shards": self.shards}, timeout_s=60.0,
+            {"name": DATABASE, "dimension": DIMENSION, "metric": "euclidean", "shards": self.shards, **self._sharding},
+            timeout_s=60.0,
         )  # fmt: skip
         self._database_id = made["id"]
         self.wait_healthy(120.0)

@@ -21,7 +21,7 @@ from jadevectordb.sim.report import Report
 from tests.nemesis.cluster import DIMENSION, RealCluster
 from tests.nemesis.load import Load
 from tests.nemesis.nemesis import Nemesis
-from tests.nemesis.registers import Registers, vector_of
+from tests.nemesis.registers import Registers, sample, vector_of
 from tests.nemesis.settling import Settled, Settling
 
 _SHARDS = 4
@@ -30,7 +30,10 @@ _WARM_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """folder: empty; of it remain the history, the report, the nodes' configurations and logs. only: faults with this in their name."""
+    """folder: empty; of it remain the history, the report, the nodes' configurations and logs. only: faults with this in their name.
+
+    by_vector: whether the database is sharded by vector.
+    """
 
     folder: Path
     seconds: float
@@ -38,6 +41,7 @@ class Plan:
     nodes: int = 3
     clients: int = 6
     only: str = ""
+    by_vector: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,8 @@ def _took(history: History) -> dict[str, Percentiles]:
 def run(plan: Plan, tell: Callable[[str], None]) -> Outcome:
     """tell: for those who watch."""
     recorder = Recorder(time.monotonic, plan.folder / "history.jsonl")
-    cluster = RealCluster(plan.folder, plan.nodes, shards=_SHARDS)
+    sharding = {"kind": "vector", "sample": sample()} if plan.by_vector else None
+    cluster = RealCluster(plan.folder, plan.nodes, shards=_SHARDS, sharding=sharding)
     began_s = time.monotonic()
 
     def say(text: str) -> None:
@@ -123,7 +128,7 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Outcome:
     try:
         start_s = cluster.start()
         say(f"{plan.nodes} nodes run")
-        registers = Registers(_SHARDS)
+        registers = Registers(_SHARDS, by_vector=plan.by_vector)
         nemesis = Nemesis(cluster, recorder, random.Random(f"{plan.seed} nemesis"), say, plan.only)
         load = Load(
             recorder, registers, [node.rest for node in cluster.nodes], cluster.token, plan.seed, plan.clients

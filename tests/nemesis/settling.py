@@ -72,8 +72,7 @@ class Settling:
         marks = []
         for node in self._cluster.nodes:
             client = self._client(f"last {node.name}", [node.rest])
-            for shard in range(self._cluster.shards):
-                mark = self._mark(node.name, shard)
+            for mark in self._marks(node.name):
                 marks.append(mark)
                 client.write(Level.EVENTUAL, [mark])
             client.close()
@@ -86,6 +85,12 @@ class Settling:
             time.sleep(0.1)
             missing = [mark for mark, item in zip(missing, self._look(missing), strict=True) if item is None]
         return time.monotonic() - began_s
+
+    def _marks(self, node: str) -> list[str]:
+        """An id for each log: of each shard, or, where vectors decide, of all."""
+        if self._registers.by_vector:
+            return [f"last.{node}"]
+        return [self._mark(node, shard) for shard in range(self._cluster.shards)]
 
     def _mark(self, node: str, shard: int) -> str:
         """An id that lies in this shard."""
@@ -112,7 +117,7 @@ class Settling:
         """Every id there ever was, at STRONG, so that no loss goes unseen; and numbers that must agree with that."""
         client = self._client("last", [node.rest for node in self._cluster.nodes])
         ids = self._registers.all()
-        ids += [self._mark(node.name, s) for node in self._cluster.nodes for s in range(self._cluster.shards)]
+        ids += [mark for node in self._cluster.nodes for mark in self._marks(node.name)]
         present = 0
         for start in range(0, len(ids), _READ_AT_ONCE):
             some = ids[start : start + _READ_AT_ONCE]

@@ -19,6 +19,13 @@ def test_a_cluster_under_faults_keeps_its_word(tmp_path: Path) -> None:
     assert outcome.report.coverage.replicas == 12 and outcome.report.outages
 
 
+def test_so_does_one_whose_vectors_decide_their_shard(tmp_path: Path) -> None:
+    outcome = run(Plan(tmp_path, seconds=12.0, seed=3, by_vector=True), print)
+    print(outcome.text())
+    assert outcome.is_good, outcome.text()
+    assert outcome.report.coverage.settled and outcome.report.coverage.replicas == 12
+
+
 def test_what_a_server_says_of_a_failed_write_is_taken_at_its_word() -> None:
     def fate(status: int, code: str, details: str = "{}") -> Fate:
         body = f'{{"code": "{code}", "message": "m", "details": {details}}}'

@@ -55,7 +55,7 @@ class User:
         values = [self._new_value() for _ in ids]
         op = self._recorder.write(
             self.name, Level.QUORUM, ids, values, shards=self._registers.shards_of(ids), session=self.name,
-            token=self._token(),
+            token=self._token(ids),
         )  # fmt: skip
         vectors = np.stack([vector_of(i, v) for i, v in zip(ids, values, strict=True)])
         done = self._timed("write", op, lambda: self._database.upsert(ids, vectors, [{"v": v} for v in values]))
@@ -69,7 +69,7 @@ class User:
             ids,
             shards=self._registers.shards_of(ids),
             session=self.name,
-            token=self._token(),
+            token=self._token(ids),
         )
         done = self._timed("write", op, lambda: self._database.delete(ids))
         if done is not None:
@@ -82,7 +82,7 @@ class User:
             ids,
             shards=self._registers.shards_of(ids),
             session=self.name,
-            token=self._token(),
+            token=self._token(ids),
         )
         items = self._timed("read", op, lambda: self._database.get(ids, include=("metadata",)))
         if items is not None:
@@ -117,11 +117,11 @@ class User:
 
     def _written_at(self, ids: list[str], done: WriteResult) -> dict[int, int]:
         """Of the session that the answer brought, which stands for all before it too, what is of the shards that were written."""
-        sequences = sequences_in(done.session)
+        sequences = self._registers.told(sequences_in(done.session), ids)
         return {shard: sequences[shard] for shard in self._registers.shards_of(ids) if shard in sequences}
 
-    def _token(self) -> dict[int, int]:
-        return sequences_in(self._database.session)
+    def _token(self, ids: list[str] | None = None) -> dict[int, int]:
+        return self._registers.told(sequences_in(self._database.session), ids)
 
     def close(self) -> None:
         self._client.close()
