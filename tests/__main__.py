@@ -31,7 +31,9 @@ def _run(folders: tuple[str, ...]) -> tuple[tuple[str, ...], int, str, float]:
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who was started in the background ignores it, and so do his children
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # who was started in the background ignores it, and so do his children
     named = {folder for group in _GROUPS for folder in group}
     others = tuple(sorted({path.parent.name for path in _HERE.glob("*/test_*.py")} - named))
     failed = False
