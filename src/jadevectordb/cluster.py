@@ -21,7 +21,7 @@ from jadevectordb.adapters.child_process import ChildProcess
 from jadevectordb.adapters.framed_client import FramedTransport
 from jadevectordb.adapters.framed_greeting import NodeIdentity
 from jadevectordb.adapters.framed_server import FramedServer
-from jadevectordb.adapters.jetstream_log import JetStreamLog
+from jadevectordb.adapters.jetstream_log import JetStreamLog, stream_name
 from jadevectordb.adapters.jetstream_shard_logs import JetStreamShardLogs
 from jadevectordb.adapters.kv_store import KvStore
 from jadevectordb.adapters.local_log import LocalLog
@@ -46,6 +46,8 @@ from jadevectordb.gateway.cluster.store import ClusterStore
 from jadevectordb.gateway.service.performance import Performance
 from jadevectordb.gateway.service.system_usage import SystemUsage
 from jadevectordb.model.disk_errors import disk_error
+from jadevectordb.model.ids import ShardId
+from jadevectordb.model.limits import LOG_REPLICAS
 from jadevectordb.node import membership
 from jadevectordb.node.agent import Agent
 from jadevectordb.node.hosted_shard import HostingWorld
@@ -58,9 +60,9 @@ from jadevectordb.settings import cluster as cluster_settings
 from jadevectordb.settings.schema import Settings
 from jadevectordb.shard.maintenance import Lane
 from jadevectordb.topology.cluster_map import IDENTITY_KEY, NODE_PREFIX, NodeRecord
+from jadevectordb.topology.sharding import log_of
 
 logger = logging.getLogger("jadevectordb.cluster")
-LOG_REPLICAS = 3
 _REGISTER_SILENT_S = 3.0
 _STOPPING_ANSWER_S = 2.0
 _DISK_FREE_BYTES_MIN = 16 << 20
@@ -206,6 +208,8 @@ class ClusterNode:
             self._observed.start()
             self._closers.callback(self._observed.close)
             self.mirror = ClusterMirror(self._observed, clock)
+            if self._base.nats is not None:
+                self._base.nats.copies.know(self._log_ends)
             self.clocks = ClusterClocks(self.mirror, clock)
             self._open_replicas()
             self._open_control()
@@ -369,6 +373,18 @@ class ClusterNode:
             term=0 if lease is None else lease.term, store_trouble=self.elector.trouble,
             clock_ms={node: beat.wall_ms - now_ms for node, beat in observed.beats.items() if beat.wall_ms},
         )  # fmt: skip
+
+    def _log_ends(self) -> dict[str, int]:
+        """By stream of the log: how far replicas have applied it, as far as is known here."""
+        ends: dict[str, int] = {}
+        placed = self.mirror.placed()
+        for beat in self._observed.observe().beats.values():
+            for report in beat.replicas:
+                if (known := placed.get(report.database)) is not None:
+                    log = ShardId(log_of(known.sharding, report.shard))
+                    name = stream_name(self.settings.cluster.name, report.database, log)
+                    ends[name] = max(ends.get(name, 0), report.watermark)
+        return ends
 
     # What others are told
 

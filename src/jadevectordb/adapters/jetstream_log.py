@@ -58,6 +58,11 @@ _TIMES_FIRST = 256  # entries looked at first by `sequence_at`; then four times 
 T = TypeVar("T")
 
 
+def stream_name(cluster: str, database: str, shard: ShardId) -> str:
+    """No part of it may hold the '+' between them."""
+    return "+".join(("log", cluster, database, str(shard)))
+
+
 class JetStreamLog:
     """The log port over JetStream. Every method may be called from any thread but the connection's."""
 
@@ -93,8 +98,8 @@ class JetStreamLog:
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def stream(self, shard: ShardId) -> str:
-        """The name of the shard's stream. No part of it may hold the '+' between them."""
-        return "+".join(("log", *self._place, str(shard)))
+        """The name of the shard's stream."""
+        return stream_name(*self._place, shard)
 
     def _subject(self, shard: ShardId) -> str:
         return ".".join(("jade.log", *self._place, str(shard)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,14 +90,22 @@ def meta_group(monitoring: Address) -> MetaGroup:
 
 def streams_led(monitoring: Address, name: str) -> list[str]:
     """The replicated streams that this server leads."""
-    found = ask(monitoring, "/jsz?accounts=true&streams=true&limit=100000")
     led = []
-    for account in found.get("account_details") or []:
-        for stream in account.get("stream_detail") or []:
-            cluster = stream.get("cluster") or {}
-            if cluster.get("leader") == name and cluster.get("replicas"):
-                led.append(str(stream["name"]))
+    for stream in _streams(monitoring):
+        cluster = stream.get("cluster") or {}
+        if cluster.get("leader") == name and cluster.get("replicas"):
+            led.append(str(stream["name"]))
     return led
+
+
+def stored(monitoring: Address) -> dict[str, int]:
+    """By stream of which this server has a copy: the last sequence in it. Raises OSError, ValueError as `ask`."""
+    return {str(stream["name"]): int((stream.get("state") or {}).get("last_seq", 0)) for stream in _streams(monitoring)}
+
+
+def _streams(monitoring: Address) -> Iterator[dict[str, Any]]:
+    for account in ask(monitoring, "/jsz?accounts=true&streams=true&limit=100000").get("account_details") or []:
+        yield from account.get("stream_detail") or []
 
 
 def check_facts(facts: ServerFacts, *, version_min: tuple[int, int, int], payload_min: int) -> None:

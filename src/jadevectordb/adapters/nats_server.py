@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from jadevectordb.adapters.log_copies import LogCopies
 from jadevectordb.adapters.nats_child import END_S_MAX, end_child, end_left_behind, start_child
 from jadevectordb.adapters.nats_config import VERSION_MIN, Address, NatsServerConfig, find_binary
 from jadevectordb.adapters.nats_handover import hand_over
 from jadevectordb.adapters.nats_monitor import ServerFacts, check_facts, meta_group, server_facts
 from jadevectordb.adapters.os_disk import disk_error, make_directory
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.limits import NATS_PAYLOAD_BYTES_MAX, NATS_RESTART_S_MAX, NATS_RESTART_S_MIN
+from jadevectordb.model.limits import LOG_REPLICAS, NATS_PAYLOAD_BYTES_MAX, NATS_RESTART_S_MAX, NATS_RESTART_S_MIN
 from jadevectordb.ports.clock import Clock
 
 _LOOK_S = 0.05
@@ -35,6 +36,7 @@ _START_S_MAX = 120.0  # a large store is looked through before the server listen
 _LIVED_LONG_S = 60.0  # dying after so long is not counted with the deaths before
 _DEATHS_FAILING = 4  # in a row, each soon after its start
 _WATCH_S = 3.0
+_COPIES_LOOK_S = 0.5
 _UNFIT_MAX = 2  # looks at a server without JetStream before it is started anew
 _SILENT_MAX = 3  # looks without an answer, of up to five seconds each, before that is told
 _LOG_TAIL_BYTES = 16 << 10
@@ -76,6 +78,7 @@ class NatsServer:
     ) -> None:
         """on_change: told each new state with its reason, from the supervising thread; must not block or raise."""
         self.config = config
+        self.copies = LogCopies(config.monitoring, holds_all=config.servers <= LOG_REPLICAS)
         self._clock = clock
         self._binary = binary
         self._on_change = on_change
@@ -124,16 +127,16 @@ class NatsServer:
 
     @property
     def trouble(self) -> str:
-        """Why it does not run or is of no use, "" when all is well; asks nobody."""
+        """Why it does not run or is of no use, or what of the log it lacks; "" when all is well. Asks nobody."""
         with self._lock:
             if self._state is not ServerState.RUNNING:
                 return f"{self._state}: {self._reason}"
-            if self._silent_looks < _SILENT_MAX or self._child is None:
-                return ""
-            return (
-                f"it runs (process {self._child.pid}) but has not answered {self._silent_looks} times in a row, as one that is "
-                "paused or waits for its disk: until it does, the log is kept by the others alone"
-            )
+            if self._silent_looks >= _SILENT_MAX and self._child is not None:
+                return (
+                    f"it runs (process {self._child.pid}) but has not answered {self._silent_looks} times in a row, as one that is "
+                    "paused or waits for its disk: until it does, the log is kept by the others alone"
+                )
+        return self.copies.trouble
 
     def health(self) -> ServerHealth:
         """What it is and what it says at this moment; asks the server, so it may take up to two seconds."""
@@ -211,16 +214,26 @@ class NatsServer:
         """Return when it has ended, and why. One that gave up JetStream (a disk error) is ended: only a new start brings it back."""
         unfit = 0
         while unfit < _UNFIT_MAX:
-            try:
-                child.wait(_WATCH_S)
+            if self._has_ended(child, _WATCH_S):
                 return f"it ended with {_how(child.returncode)}{self._last_words()}"
-            except subprocess.TimeoutExpired:
-                has_jetstream = self._has_jetstream()
+            has_jetstream = self._has_jetstream()
             unfit = unfit + 1 if has_jetstream is False else 0
             with self._lock:
                 self._silent_looks = self._silent_looks + 1 if has_jetstream is None else 0
         end_child(child)
         return f"it had switched JetStream off, as it does when its disk is full or fails{self._last_words()}"
+
+    def _has_ended(self, child: subprocess.Popen[bytes], within_s: float) -> bool:
+        """Waits for so long; looks at its copies meanwhile, as long as they are not whole."""
+        until_s = self._clock.monotonic_s() + within_s
+        while (left_s := until_s - self._clock.monotonic_s()) > 0:
+            try:
+                child.wait(left_s if self.copies.is_whole else min(left_s, _COPIES_LOOK_S))
+                return True
+            except subprocess.TimeoutExpired:
+                if not self.copies.is_whole:
+                    self.copies.look()
+        return False
 
     def _has_jetstream(self) -> bool | None:
         """None: it does not answer. Too busy for it, or paused, it has given nothing up, and what it holds is whole."""
@@ -256,6 +269,7 @@ class NatsServer:
             raise
         with self._lock:
             self._facts = facts
+        self.copies.begin_anew()
         self._set(ServerState.RUNNING, "")
         return child
 

@@ -206,6 +206,7 @@ NATS_PAYLOAD_BYTES_MAX = (
     8 << 20
 )  # one message of the replicated log or metadata store; entries are about ENTRY_BYTES_MAX
 NATS_CONTROL_LINE_BYTES_MAX = 8192  # subject, reply subject and sizes of one message
+LOG_REPLICAS = 3  # nats-servers that keep a copy of each stream, where there are as many
 NATS_RESTART_S_MIN = 0.25  # before a server that died is started again; doubled each time it dies soon after,
 NATS_RESTART_S_MAX = 15.0  # up to this
 NATS_RECONNECT_S_MIN = 0.05  # between attempts to reach any server of the list, doubled
