@@ -313,9 +313,10 @@ def test_down_stops_everything_and_up_brings_it_back(run: Run, local: LocalClust
     before = now(local).nodes
     nats = [node_process.nats_server_of(local.data_of(node)) for node in before]
     assert all(pid for pid, _ in nats)
+    assert "n1 stopped" in run("down", "1", "--wait", 60).output
     # The last of them stands alone and may have to be killed: then nothing is lost either
-    told = run("down", "--wait", 40).output.splitlines()
-    assert [line.split()[0] for line in told] == ["n1", "n2", "n3"] and "n1 stopped" in told[0]
+    told = run("down", "--wait", 10).output.splitlines()
+    assert [line.split()[0] for line in told] == ["n1", "n2", "n3"] and told[0] == "n1 was not running"
     assert not any(node_process.runs(pid, started) for pid, started in nats)
     assert not any(node_process.runs(node.pid, node.started) for node in before)
     assert "was not running" in run("down", "2").output
