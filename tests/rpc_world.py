@@ -80,10 +80,10 @@ class Failed:
     def __init__(self, error: Any) -> None:
         self.status: str = error.code().name
         self.message: str = error.details()
-        metadata = dict(error.trailing_metadata() or ())
-        self.code: str = metadata.get("jade-code", "")
-        self.retryable: bool = metadata.get("jade-retryable") == "true"
-        packed = metadata.get("jade-details-bin")
+        self.metadata: dict[str, Any] = dict(error.trailing_metadata() or ())
+        self.code: str = self.metadata.get("jade-code", "")
+        self.retryable: bool = self.metadata.get("jade-retryable") == "true"
+        packed = self.metadata.get("jade-details-bin")
         self.details: dict[str, Any] = msgspec.json.decode(packed) if packed else {}
 
     def __repr__(self) -> str:

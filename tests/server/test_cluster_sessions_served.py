@@ -155,6 +155,41 @@ def test_every_rest_route_that_writes_answers_it_too(doors: list[Rest], database
     assert doors[2].call("POST", v2 + "/count", {}, session)[1] == {"count": len(IDS) - 1}
 
 
+def test_an_error_brings_what_its_client_has_seen_all_the_same(
+    doors: list[Rest], callers: list[Caller], client: jade.Client, database: Any
+) -> None:
+    v2, v1 = f"/v2/databases/{database.id}", f"/v1/databases/{database.id}"
+    fresh = database.upsert(["v0"], ROWS[:1])  # from now on version 1 of it is an old one
+    (shard,) = marks(fresh.session).keys() - {s for s, q in marks(fresh.session).items() if q != fresh.version}
+    stale = {"ids": ["v0"], "values": ROWS[:1].tolist(), "if_version": [1]}
+    status, told, session = doors[1].call("POST", v2 + "/vectors", stale, "")
+    assert status == 409 and "durable" not in told["details"]
+    assert session.startswith(f"{database.id}~") and marks(session)[shard] > fresh.version
+
+    # A part was written: what follows in the session sees it
+    before = doors[0].call("POST", v2 + "/vectors/get", {"ids": IDS}, "", "strong")[2]
+    some = {"ids": IDS, "values": ROWS.tolist(), "if_version": [1 if name == "v0" else None for name in IDS]}
+    status, told, session = doors[2].call("POST", v2 + "/vectors", some, "")
+    assert status == 409 and 0 < told["details"]["written"] < len(IDS)
+    assert all(marks(session)[shard] > sequence for shard, sequence in marks(before).items())
+
+    # What is not there was looked for as far as the token says
+    gone = doors[0].call("DELETE", v1 + "/vectors/v5", None, "")[2]
+    status, told, session = doors[1].call("GET", v1 + "/vectors/v5", None, gone)
+    assert status == 404 and not_below(session, gone)
+    assert doors[1].call("GET", "/v2/databases/none/vectors/v5", None, gone)[2] == ""
+
+    columns = {"ids": ["v0"], "vectors": {"packed": packed(ROWS[:1])}, "if_version": [1]}
+    refused = callers[1].fails("VectorService/UpsertVectors", database=database.id, columns=columns)
+    assert refused.code == "VERSION_CONFLICT" and "durable" not in refused.details
+    assert marks(refused.metadata["x-jade-session"])[shard] > fresh.version
+
+    known = database.session
+    with pytest.raises(jade.JadeError, match="must have version 1"):
+        database.upsert(["v0"], ROWS[:1], if_version=1)
+    assert not_below(database.session, known) and marks(database.session)[shard] > marks(known)[shard]
+
+
 def test_tokens_of_something_else_do_no_harm_and_one_that_is_ahead_is_told(doors: list[Rest], database: Any) -> None:
     count = f"/v2/databases/{database.id}/count"
     # Without a token of this database a reader may be shown less until the replicas have come so far

@@ -202,13 +202,12 @@ class Core:
         return request_head(call.method, address.path + call.target, fields, length)
 
     def take(self, call: Call[T], answer: Answer) -> T:
-        """What the call returns, with the session it brought remembered. Raises the server's error."""
-        value = result(call, answer)
+        """What the call returns, with the session it brought remembered. Raises the server's error, which may bring one too."""
         if call.database:
             session = answer.headers.get(_SESSION_HEADER)
             if session is not None:
                 self.remember(call.database, session)
-        return value
+        return result(call, answer)
 
     def remember(self, database: str, session: str) -> None:
         """What could not stand in a header, or is too long, is no session. "" forgets."""

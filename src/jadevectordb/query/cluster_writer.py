@@ -39,7 +39,7 @@ from jadevectordb.query.outbox import Outbox
 from jadevectordb.query.question import Gathered, Question
 from jadevectordb.query.routing import live_replicas
 from jadevectordb.query.write_checks import check_request_id, invalid
-from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, result_of, unconfirmed
+from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, result_of, sequences_of, unconfirmed
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.segment.records import hash_ids
 from jadevectordb.topology.placed import PlacedDatabase
@@ -267,7 +267,10 @@ class ClusterWriter:
             request.by_shard.setdefault(one.shard, []).append(one)
         self._append(request)
         self._await_applied(request)
-        return result_of(request)
+        return result_of(request, self._sequences(request))
+
+    def _sequences(self, request: WriteRequest) -> dict[int, int]:
+        return sequences_of(request)
 
     def _put_out(self, pieces: list[Piece], request_id: str, conditional: bool, seen: Mapping[int, int]) -> WriteResult:
         """seen: what the client has seen elsewhere, by shard. What this gateway knows comes first: the write's time is later."""

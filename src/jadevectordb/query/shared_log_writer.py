@@ -25,7 +25,7 @@ from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import WriteLevel
 from jadevectordb.query.outbox import Outbox
 from jadevectordb.query.question import Gathered
-from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, unconfirmed
+from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, sequences_of, unconfirmed
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.topology.cells import CellMap
 from jadevectordb.topology.placed import PlacedDatabase
@@ -96,13 +96,13 @@ class SharedLogWriter(ClusterWriter):
                 )
             names = draft.names[start : start + draft.per_entry]
             pieces.append((_LOG, names, operation, part, len(starts)))
-        return self._everywhere_of(self._write(pieces, request_id, level, False, False, seen))
+        return self._write(pieces, request_id, level, False, False, seen)
 
     def _everywhere(
         self, operation: Operation, request_id: str, level: WriteLevel, seen: Mapping[int, int] = NOTHING_SEEN
     ) -> WriteResult:
         pieces: list[Piece] = [(_LOG, [], operation, 0, 1)]
-        return self._everywhere_of(self._write(pieces, request_id, level, False, False, seen))
+        return self._write(pieces, request_id, level, False, False, seen)
 
     def _put_out(self, pieces: list[Piece], request_id: str, conditional: bool, seen: Mapping[int, int]) -> WriteResult:
         """Without what was seen: whether a concurrent write is newer only the shard that holds the row could say, so the log decides."""
@@ -115,10 +115,9 @@ class SharedLogWriter(ClusterWriter):
         self._open_outbox().append(entries)
         return WriteResult(sum(len(names) for _, names, _, _, _ in pieces), {})
 
-    def _everywhere_of(self, result: WriteResult) -> WriteResult:
-        """Its sequence is one of every shard."""
-        sequences = {shard: sequence for sequence in result.sequences.values() for shard in self._shards}
-        return WriteResult(result.count, sequences, result.duplicate, result.failures)
+    def _sequences(self, request: WriteRequest) -> dict[int, int]:
+        """A place in the one log is one of every shard."""
+        return {shard: sequence for sequence in sequences_of(request).values() for shard in self._shards}
 
     # Awaiting
 

@@ -4,10 +4,14 @@ appended, applied      counted in the result
 refused by a condition VERSION_CONFLICT for the ids of that entry
 not appended           the log's error; `details["undecided"]` where it may have been, or may be yet
 appended, not applied  it is durable, and will be; no replica said so in time, so the outcome is not known here
+
+Whatever became of it, a client that was told must not be shown less afterwards: `details["durable"]` of an error says how far the
+request stands in each shard's log, as the sequences of a result do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -27,9 +31,14 @@ class WritePart:
     shard: int
     names: list[VectorId]  # that it is about; none for a filter, a seal
     entry: Entry
-    sequence: int = 0
+    sequence: int = 0  # in its shard's log, 0 = not known to be there
     applied: Applied | None = None
     error: JadeError | None = None
+
+    @property
+    def known_sequence(self) -> int:
+        """Of the entry that decided: an earlier one where this repeats a request."""
+        return self.applied.sequence if self.applied is not None and self.applied.known else self.sequence
 
 
 @dataclass(slots=True)
@@ -67,10 +76,21 @@ def unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
     )
 
 
-def result_of(request: WriteRequest) -> WriteResult:
-    """What was done; raises when a part of it was not, unless the caller takes failures for an answer."""
+def sequences_of(request: WriteRequest) -> dict[int, int]:
+    """The newest entry of the request in each shard's log, refused and unconfirmed ones too."""
+    newest: dict[int, int] = {}
+    for part in request.parts:
+        if part.known_sequence:
+            newest[part.shard] = max(newest.get(part.shard, 0), part.known_sequence)
+    return newest
+
+
+def result_of(request: WriteRequest, sequences: dict[int, int]) -> WriteResult:
+    """What was done; raises when a part of it was not, unless the caller takes failures for an answer.
+
+    sequences: of the request, for who wants to see no less afterwards.
+    """
     count, duplicate = 0, False
-    sequences: dict[int, int] = {}
     failures: list[Failed] = []
     for part in request.parts:
         applied, error = part.applied, part.error
@@ -82,21 +102,21 @@ def result_of(request: WriteRequest) -> WriteResult:
         known = applied is not None and applied.known
         count += applied.changed if applied is not None and known else len(part.names)
         duplicate = duplicate or bool(applied is not None and applied.duplicate)
-        sequence = applied.sequence if applied is not None and known else part.sequence
-        sequences[part.shard] = max(sequences.get(part.shard, 0), sequence)
     result = WriteResult(count, sequences, duplicate, tuple(failures))
-    if failures and not (request.partial and sequences):
-        raise _failed(result, several=len(request.by_shard) > 1)
+    in_part = len(failures) < len(request.parts)
+    if failures and not (request.partial and in_part):
+        raise _failed(result, in_part, several=len(request.by_shard) > 1)
     return result
 
 
-def _failed(result: WriteResult, several: bool) -> JadeError:
+def _failed(result: WriteResult, in_part: bool, several: bool) -> JadeError:
     first = result.failures[0].error
+    durable: Mapping[str, object] = {"durable": result.sequences} if result.sequences else {}
     if not several:
-        return first
+        return JadeError(first.code, first.message, details={**first.details, **durable})
     ids = [name for failure in result.failures for name in failure.ids]
     undecided = any(failure.error.details.get("undecided") for failure in result.failures)
-    if result.sequences:
+    if in_part:
         why = first.message.replace("nothing was written", "nothing of its shard's part was written")
         says = f"The request was done in part: {result.count} vectors were written, {len(ids)} failed. {why}"
     else:
@@ -107,6 +127,6 @@ def _failed(result: WriteResult, several: bool) -> JadeError:
         details={
             **first.details, "undecided": undecided, "written": result.count, "failed": len(ids),
             "failed_ids": ids[:FAILED_IDS_NAMED_MAX],
-            "codes": sorted({str(failure.error.code) for failure in result.failures}),
+            "codes": sorted({str(failure.error.code) for failure in result.failures}), **durable,
         },
     )  # fmt: skip

@@ -22,7 +22,7 @@ from jadevectordb.gateway.rest.errors import error_response, internal_error, pro
 from jadevectordb.gateway.rest.http import Request, Response, Route
 from jadevectordb.gateway.rest.perimeter import Perimeter
 from jadevectordb.gateway.rest.router import Found, OtherMethods, Router
-from jadevectordb.gateway.rest.session import session_header
+from jadevectordb.gateway.rest.session import session_header, session_header_of_error
 from jadevectordb.gateway.service.services import Services
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.limits import REQUESTS_AWAITED_MAX, REQUESTS_WAITING_MAX
@@ -159,8 +159,10 @@ class Application:
             if matched.operation.audit_event is not None and request.method != "GET":
                 self._audit(matched, matched.operation.audit_event, success=True)
         except JadeError as raised:
+            session = session_header_of_error(request, raised)
             error = self.services.catalog.explain(raised, request.database)
             answer = error_response(error, request.request_id)
+            answer.headers = (*answer.headers, *session)
             self._refused(matched, error)
         except Exception:
             answer = internal_error(request.request_id)

@@ -1,5 +1,8 @@
 """The session of a request: what its client has seen, from its headers; and what it has seen then, as a header of the answer.
 
+An error brings it too: a part of a write may have been done, and who is told that a vector has changed, or is not there, must not
+read an older state next.
+
 The token that comes back stands for the one that was sent too, so who asks one thing after the other keeps the newest and no other.
 """
 
@@ -9,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jadevectordb.gateway.rest.http import Request
-from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, writing
+from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, written_by, writing
+from jadevectordb.model.errors import JadeError
 from jadevectordb.query.levels import WriteLevel
 
 SESSION = "x-jade-session"
@@ -49,6 +53,14 @@ def token_after(request: Request, sequences: Mapping[int, int]) -> str:
     """The session of a request that wrote these, by shard; it comes back with the answer, "" when there is none."""
     request.seen = seen_after(request.headers.get(SESSION, ""), sequences, request.entry, request.seen)
     return token_of(request.entry.id, request.seen)
+
+
+def session_header_of_error(request: Request, error: JadeError) -> tuple[tuple[str, str], ...]:
+    """Takes from the error's details what is for the header alone."""
+    written = written_by(error)
+    if request.database is not None and written:
+        token_after(request, written)
+    return session_header(request)
 
 
 def session_header(request: Request) -> tuple[tuple[str, str], ...]:

@@ -9,8 +9,9 @@ import grpc
 
 from jadevectordb.gateway.access.operations import Operation, Scope, check
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
+from jadevectordb.gateway.rpc.errors import SESSION_KEY
 from jadevectordb.gateway.service.catalog import Entry
-from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, writing
+from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, writing, written_by
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.query.seen import SeenSequences
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
-SESSION = "x-jade-session"
 CONSISTENCY = "x-jade-consistency"
 HEALTH_OPERATION = "health"  # whatever credential comes with it
 _REFUSALS = frozenset({ErrorCode.FORBIDDEN, ErrorCode.PASSWORD_CHANGE_REQUIRED})
@@ -81,7 +81,7 @@ class Call:
 
         Raises UNAVAILABLE when this node has not applied what the caller has seen.
         """
-        given = reading(session or self._metadata.get(SESSION, ""), self._metadata.get(CONSISTENCY, ""), self.entry)
+        given = reading(session or self._metadata.get(SESSION_KEY, ""), self._metadata.get(CONSISTENCY, ""), self.entry)
         self._seen = given.get("seen")
         return given
 
@@ -92,12 +92,19 @@ class Call:
 
     def session_after(self, sequences: Mapping[int, int]) -> str:
         """The token to answer after a write that got these sequences, by shard. In a stream it stands for all before too."""
-        self._seen = seen_after(self._metadata.get(SESSION, ""), sequences, self.entry, self._seen)
+        self._seen = seen_after(self._metadata.get(SESSION_KEY, ""), sequences, self.entry, self._seen)
         return token_of(self.entry.id, self._seen)
+
+    def session_after_error(self, error: JadeError) -> str:
+        """The token to send with an error, "" where there is none: what was written or shown before it must not be lost."""
+        written = written_by(error)
+        if written and self._entry is not None:
+            return self.session_after(written)
+        return "" if self._entry is None else token_of(self._entry.id, self._seen)
 
     def writing(self) -> Mapping[str, Any]:
         """What to give a write beside its own arguments."""
-        return writing(self._metadata.get(CONSISTENCY, ""), self.entry, self._metadata.get(SESSION, ""))
+        return writing(self._metadata.get(CONSISTENCY, ""), self.entry, self._metadata.get(SESSION_KEY, ""))
 
     def explain(self, error: JadeError) -> JadeError:
         return self.services.catalog.explain(error, self._entry)

@@ -174,13 +174,14 @@ class _Ending:
         self.call.audit()
 
     def failed(self, raised: JadeError) -> NoReturn:
+        session = self.call.session_after_error(raised)
         error = self.call.explain(raised)
         status = STATUS[error.code]
         self._status = status.name
         self.call.audit_failure(error)
         if is_internal(error.code):
             logger.warning("%s: %s", self._served.rpc.path, error)
-        self._context.set_trailing_metadata(trailing_metadata(error))
+        self._context.set_trailing_metadata(trailing_metadata(error, session))
         self._context.abort(status, sentence_of(error))
 
     def unforeseen(self) -> NoReturn:

@@ -1,7 +1,8 @@
 """Errors on the wire: every `ErrorCode` has one gRPC status; the precise code and details travel in the trailing metadata.
 
 `jade-code`, `jade-retryable` and `jade-details-bin` (JSON) are read back by `error_of`, so that an error crosses from node to
-node whole. Sentences are for people and bounded: metadata beyond what peers accept would turn an error into a broken call.
+node whole. `x-jade-session`, where there is one, is what its client has seen all the same. Sentences are for people and bounded:
+metadata beyond what peers accept would turn an error into a broken call.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CODE_KEY = "jade-code"
 RETRYABLE_KEY = "jade-retryable"
 DETAILS_KEY = "jade-details-bin"
 RETRY_AFTER_KEY = "jade-retry-after-s"
+SESSION_KEY = "x-jade-session"
 
 _S = grpc.StatusCode
 STATUS: dict[ErrorCode, grpc.StatusCode] = {
@@ -93,12 +95,14 @@ def sentence_of(error: JadeError) -> str:
     return _clipped(_GENERAL.get(error.code, error.message))
 
 
-def trailing_metadata(error: JadeError) -> Metadata:
+def trailing_metadata(error: JadeError, session: str = "") -> Metadata:
     found: list[tuple[str, str | bytes]] = [(CODE_KEY, str(error.code)), (RETRYABLE_KEY, str(error.retryable).lower())]
     if error.details and not is_internal(error.code):
         packed = msgspec.json.encode(error.details, enc_hook=str)
         if len(packed) <= RPC_DETAILS_BYTES_MAX:
             found.append((DETAILS_KEY, packed))
+    if session and len(session) <= RPC_DETAILS_BYTES_MAX:
+        found.append((SESSION_KEY, session))
     retry_after_s = error.details.get("retry_after_s")
     if retry_after_s is not None:
         found.append((RETRY_AFTER_KEY, str(retry_after_s)))

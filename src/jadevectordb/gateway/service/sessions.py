@@ -81,6 +81,12 @@ def seen_after(
     return seen
 
 
+def written_by(error: JadeError) -> Mapping[int, int]:
+    """How far the write that failed stands in the logs, by shard; taken out of the details, as the token is to say it."""
+    sequences: Mapping[int, int] = error.details.pop("durable", {})
+    return sequences
+
+
 def seen_in(token: str, entry: Entry) -> SeenSequences:
     """Sequences by shard that the token names for this database. Raises INVALID_ARGUMENT for a token that is none."""
     if len(token) > _LENGTH_MAX:
