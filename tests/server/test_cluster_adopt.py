@@ -29,22 +29,22 @@ def rows_of(count: int) -> np.ndarray:
 def test_databases_of_a_folder_are_in_the_cluster_bit_for_bit(cluster: LocalCluster, tmp_path: Path) -> None:
     rows = rows_of(1500)
     with jade.open(tmp_path) as store:
-        books = store.create_database("books", dimension=12, metric="euclidean", schema={"n": "integer"})
-        books.upsert([f"b{i}" for i in range(1500)], rows, [{"n": i, "deep": {"x": [i]}} for i in range(1500)])
+        books = store.create_database("books", dimension=12, metric="euclidean", schema={"n": "integer", "title": "text"})
+        metadata = [{"n": i, "deep": {"x": [i]}, "title": f"volume v{i}"} for i in range(1500)]
+        books.upsert([f"b{i}" for i in range(1500)], rows, metadata)
         books.delete(["b3"])
         store.create_database("empty", dimension=3)
     with cluster.client() as client:
         for _ in range(2):  # the second time nothing is missing
-            found = {
-                one.name: one.vectors for one in adopt(tmp_path, client, replication=None, shards=3, progress=False)
-            }
-            assert found == {"books": 1499, "empty": 0}
+            done = list(adopt(tmp_path, client, replication=None, shards=3, progress=False))
+            assert {one.name: (one.vectors, one.left) for one in done} == {"books": (1499, []), "empty": (0, [])}
         there = client.database("books")
         assert there.count() == 1499 and there.get("b3") is None
         item = there.get("b7")
-        assert item is not None and item.metadata == {"n": 7, "deep": {"x": [7]}}
+        assert item is not None and item.metadata == {"n": 7, "deep": {"x": [7]}, "title": "volume v7"}
         assert np.array_equal(item.vector, rows[7])
         assert there.search(rows[8], k=1).ids == ["b8"]
+        assert there.search(text="v9", k=1).ids == ["b9"]
 
 
 def test_taking_it_in_again_brings_what_the_folder_holds_now(cluster: LocalCluster, tmp_path: Path) -> None:

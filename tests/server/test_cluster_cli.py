@@ -103,7 +103,9 @@ def test_every_question_has_an_answer_for_people_and_for_programs(run: Run, loca
         assert answer(run(*command, "--format", "json", ok=None)) is not None
     assert "n1" in run("nodes").stdout and str(local.nodes[0].pid) in run("nodes").stdout
     assert "n3 " in run("logs").stdout and 1 <= run("logs", "1", "--lines", "3").stdout.count("\n") <= 3
+    assert answer(run("node-health", "3", "--format", "json", ok=None))["node_id"] == "n3"
     assert "Node not found" in run("node-health", "n9", ok=False).output
+    assert "no database 'nope'" in run("shards", "--database", "nope", ok=False).output
     run("shard-status", "nothing-0", ok=False)
 
 
@@ -320,7 +322,9 @@ def test_down_stops_everything_and_up_brings_it_back(run: Run, local: LocalClust
     assert not any(node_process.runs(pid, started) for pid, started in nats)
     assert not any(node_process.runs(node.pid, node.started) for node in before)
     assert "was not running" in run("down", "2").output
-    assert "No connection" in run("status", "--timeout", "5", ok=False).output
+    shown = run("status", "--timeout", "5", ok=False).output
+    assert "No connection" in shown and "is running: `jade cluster up" in shown and "stopped" in shown
+    assert "No node of the cluster" in run("add", ok=False).output
     run("up")
     with local.client() as client:
         assert client.database("words").count() >= 400
@@ -376,6 +380,16 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     shown = CliRunner().invoke(commands, ["cluster", "logs", "--data", str(tmp_path / "none")])
     assert shown.exit_code == 1 and "jade cluster up" in shown.output
     (tmp_path / "c" / "cluster.json").write_text("{}")
+    for command in (["status"], ["nodes"], ["drain", "n1"], ["keep", "n1"]):  # no other cluster is asked instead
+        shown = CliRunner().invoke(commands, ["cluster", *command, "--data", str(tmp_path / "none")])
+        assert shown.exit_code == 1 and "There is no cluster in" in shown.output
+    both = ["--data", str(tmp_path), "--url", "http://127.0.0.1:9"]
+    assert CliRunner().invoke(commands, ["cluster", "status", *both]).exit_code == 2
+    with CliRunner().isolated_filesystem(tmp_path):
+        environment = {"XDG_CONFIG_HOME": str(tmp_path), "JADEVECTORDB_URL": None}
+        for command in (["up", "--wait", "-1"], ["drain", "n1", "--wait", "-1"]):
+            assert CliRunner().invoke(commands, ["cluster", *command], env=environment).exit_code == 2
+        assert not Path("jade-cluster").exists()
     shown = CliRunner().invoke(commands, ["cluster", "logs", "--data", str(tmp_path / "c")])
     assert shown.exit_code == 1 and "is not what" in shown.output
 

@@ -224,7 +224,9 @@ def test_health_and_status(run: Run, signed_in: Run) -> None:
     gone = run("health", "--url", "http://127.0.0.1:9")
     assert (gone.exit_code, gone.stdout) == (1, "")
     assert "is the server running" in gone.stderr
-    assert run("status", "--url", "not a url").exit_code == 1
+    for command in (["status"], ["cluster", "status"], ["cluster", "drain", "n1"]):  # no other server is asked instead
+        refused = run(*command, "--url", "localhost:8080")
+        assert (refused.exit_code, "does not begin with http://" in refused.stderr) == (1, True)
 
 
 def test_users_and_keys(signed_in: Run) -> None:

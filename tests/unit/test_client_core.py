@@ -162,7 +162,10 @@ def test_sessions_stand_for_everything_seen() -> None:
     assert mine.session("db_1") == "db_1~0.7"
     assert b"\r\nX-Jade-Session: db_1~0.7\r\n" in mine.head(stats, HERE)
     with pytest.raises(JadeError):  # who was told of a newer version reads no older one next
-        mine.take(stats, Answer(409, {"x-jade-session": "db_1~0.9"}, b'{"code":"VERSION_CONFLICT","message":"it has version 9"}'))
+        mine.take(
+            stats,
+            Answer(409, {"x-jade-session": "db_1~0.9"}, b'{"code":"VERSION_CONFLICT","message":"it has version 9"}'),
+        )
     assert mine.session("db_1") == "db_1~0.9"
     mine.remember("db_1", "")
     assert b"Session" not in mine.head(stats, HERE)

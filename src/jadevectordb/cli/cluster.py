@@ -1,7 +1,7 @@
 """`jade cluster`: a cluster on this machine (up, down, kill, ...), and questions to any cluster over REST.
 
-The cluster is named by --url or --profile, else $JADEVECTORDB_URL, else it is the one in the folder --data (./jade-cluster), if
-there is one.
+The cluster is named by --url or --profile, or by --data; else by $JADEVECTORDB_URL, else it is the one in ./jade-cluster, if there is
+one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import click
 
 import jadevectordb as jade
 from jadevectordb.cli import cluster_changes, terminal
-from jadevectordb.cli.cluster_asking import ask, asks, client_of, data_option, local_nodes, segment
+from jadevectordb.cli.cluster_asking import (
+    ask,
+    asks,
+    client_of,
+    data_option,
+    local_nodes,
+    node_id,
+    segment,
+    wait_option,
+)
 from jadevectordb.cli.local_cluster import NODES_MAX, SERVE_S, STOP_S, LocalCluster, LocalNode, tail
 from jadevectordb.cli.output import TABLE, show_facts, show_plain, show_records
 
@@ -41,9 +50,7 @@ def cluster() -> None:
     help="Node i uses ports from here + 10 i; else free ones are picked.",
 )
 @click.option("--auth", type=click.Choice(["open-loopback", "required"]), default="open-loopback", show_default=True)
-@click.option(
-    "--wait", "wait_s", type=float, default=SERVE_S, show_default=True, help="Seconds to wait until it serves."
-)
+@wait_option(SERVE_S, "Seconds to wait until it serves.")
 @data_option
 def up(data: str, count: int, base_port: int | None, auth: str, wait_s: float) -> None:
     """Start a cluster on this machine, or what of it does not run, and wait until it serves."""
@@ -70,20 +77,23 @@ def up(data: str, count: int, base_port: int | None, auth: str, wait_s: float) -
 
 @cluster.command()
 @click.option("--base-port", type=click.IntRange(1024, 65000), help="Its first port; else free ones are picked.")
-@click.option(
-    "--wait", "wait_s", type=float, default=SERVE_S, show_default=True, help="Seconds to wait until it serves."
-)
+@wait_option(SERVE_S, "Seconds to wait until it serves.")
 @data_option
 def add(data: str, base_port: int | None, wait_s: float) -> None:
     """Start one more node, which gets its part of the shards."""
     local = LocalCluster.open(Path(data))
     with local.changing():
+        if not any(node.is_running for node in local.nodes):
+            raise jade.JadeError(
+                jade.ErrorCode.CONFLICT,
+                f"No node of the cluster in {local.folder} is running, which a new one could join: `jade cluster up` first.",
+            )
         local.start([local.add(base_port)], click.echo, wait_s)
 
 
 @cluster.command()
 @click.argument("names", nargs=-1, metavar="[NODE]...")
-@click.option("--wait", "wait_s", type=float, default=STOP_S, show_default=True, help="Seconds for each node to stop.")
+@wait_option(STOP_S, "Seconds for each node to stop.")
 @data_option
 def down(data: str, names: tuple[str, ...], wait_s: float) -> None:
     """Stop the nodes one after the other, or those named; data stays. `up` and `start` bring them back."""
@@ -108,9 +118,7 @@ def kill(data: str, name: str) -> None:
 
 @cluster.command()
 @click.argument("name", metavar="NODE")
-@click.option(
-    "--wait", "wait_s", type=float, default=SERVE_S, show_default=True, help="Seconds to wait until it serves."
-)
+@wait_option(SERVE_S, "Seconds to wait until it serves.")
 @data_option
 def start(data: str, name: str, wait_s: float) -> None:
     """Start NODE again and wait until it serves."""
@@ -202,6 +210,10 @@ def shards(data: str, database: str | None, output: str) -> None:
     """List the shards with their replicas."""
     path = f"shards?database_id={segment(database)}" if database else "shards"
     found = ask(data, "GET", path)["shards"]
+    if database and not found:
+        raise jade.JadeError(
+            jade.ErrorCode.UNKNOWN_DATABASE, f"There is no database {database!r:.80} here, or you may not see it."
+        )
     show_records(output, found, _SHARD, right=("replicas", "vector_count", "size_bytes"), nothing="No shards.")
 
 
@@ -221,7 +233,7 @@ def shard_status(data: str, shard: str, output: str) -> None:
 @asks
 def node_health(data: str, node: str, output: str) -> None:
     """The checks of one node. Exit code 1 unless it is HEALTHY."""
-    answer = ask(data, "GET", f"nodes/{segment(node)}/health")
+    answer = ask(data, "GET", f"nodes/{segment(node_id(data, node))}/health")
     facts = {name: value for name, value in answer.items() if name != "checks"}
     show_facts(output, answer if output != TABLE else {**facts, **answer["checks"]})
     if answer["status"] != "HEALTHY":

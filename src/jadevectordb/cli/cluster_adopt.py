@@ -85,8 +85,6 @@ def _adopt_one(
     left = []
     if config.index_parameters:
         left.append(f"index parameters set by hand ({', '.join(config.index_parameters)}): the cluster chooses its own")
-    if config.schema.texts:
-        left.append("full-text search: a cluster does not have it yet; the fields are kept")
     if record is not None and (record.owner or record.grants):
         left.append("its owner and grants: accounts are not carried over")
     return Adopted(name, source.count(), left)

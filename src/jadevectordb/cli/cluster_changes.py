@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import jadevectordb as jade
-from jadevectordb.cli.cluster_asking import ask, asks, client_of, local_nodes, segment
+from jadevectordb.cli.cluster_asking import ask, asks, client_of, local_nodes, node_id, segment, wait_option
 from jadevectordb.cli.local_cluster import LocalCluster
 from jadevectordb.cli.output import TABLE, show_facts, show_records
 
@@ -27,16 +27,14 @@ def failover(data: str, output: str) -> None:
 
 @click.command()
 @click.argument("node")
-@click.option(
-    "--wait", "wait_s", type=float, default=0.0, help="Seconds to wait until it has no shards and is removed."
-)
+@wait_option(0.0, "Seconds to wait until it has no shards and is removed.", show=False)
 @asks
 def drain(data: str, node: str, wait_s: float, output: str) -> None:
     """Move all that NODE holds to others, then forget the node (admin). Without --wait it goes on by itself; ask again to see.
 
     What it waits for is said; `keep` takes the drain back. Exit code 1 when it can't go on, or is not done after --wait.
     """
-    until_s, told, node = time.monotonic() + wait_s, "", _node_id(data, node)
+    until_s, told, node = time.monotonic() + wait_s, "", node_id(data, node)
     with client_of(data) as asked:
         while True:
             try:
@@ -69,12 +67,6 @@ def drain(data: str, node: str, wait_s: float, output: str) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _node_id(data: str, name: str) -> str:
-    """Of a node on this machine also by its number."""
-    local = local_nodes(data)
-    return next((node.id for node in local or () if name in (node.id, node.id.removeprefix("n"))), name)
-
-
 def _progress(done: dict[str, Any]) -> str:
     left = done["shards_to_move"]
     return f"{done['node_id']}: {done['status']}" + (f", {left} replicas to move" if left else "")
@@ -92,12 +84,12 @@ def _note_removed(data: str, node: str, done: dict[str, Any]) -> None:
 @click.argument("shard")
 @click.option("--to", "target", required=True, metavar="NODE", help="Where it shall be.")
 @click.option("--from", "source", metavar="NODE", default="", help="Whose replica moves; else the primary's.")
-@click.option("--wait", "wait_s", type=float, default=0.0, help="Seconds to wait until the move is over.")
+@wait_option(0.0, "Seconds to wait until the move is over.", show=False)
 @asks
 def migrate(data: str, shard: str, target: str, source: str, wait_s: float, output: str) -> None:
     """Move a replica of SHARD to another node (admin); it stays there. Without --wait `shard-status` shows how far it is."""
     until_s = time.monotonic() + wait_s
-    body = {"target_node": _node_id(data, target), "source_node": _node_id(data, source)}
+    body = {"target_node": node_id(data, target), "source_node": node_id(data, source)}
     with client_of(data) as asked:
         begun = asked.call("POST", f"/v1/cluster/shards/{segment(shard)}/migrate", body=body)
         is_begun = is_over = False  # who is asked hears of the map some moments later
@@ -122,7 +114,7 @@ def migrate(data: str, shard: str, target: str, source: str, wait_s: float, outp
 @asks
 def keep(data: str, node: str, output: str) -> None:
     """Take the drain of NODE back, if it has not come to its end (admin)."""
-    node = _node_id(data, node)
+    node = node_id(data, node)
     with client_of(data) as asked:
         kept = asked.call("POST", "/v1/cluster/nodes", body={"node_id": node, "address": "as it is"})
     show_facts(output, kept, f"{node} stays, with {kept['shards']} replicas")
@@ -132,7 +124,7 @@ def keep(data: str, node: str, output: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--replication", type=click.IntRange(1, 7), help="Replicas of each shard; else as the cluster is set.")
 @click.option("--shards", type=click.IntRange(1, 1024), help="Of each database; else as the cluster is set.")
-@click.option("--no-progress", is_flag=True)
+@click.option("--no-progress", is_flag=True, help="Don't show how far it is.")
 @asks
 def adopt(folder: Path, replication: int | None, shards: int | None, no_progress: bool, data: str, output: str) -> None:
     """Take the databases of a single node's FOLDER into the cluster; the folder is only read, and must not be in use.

@@ -35,6 +35,7 @@ _STRIDE = 10  # between the first ports of two nodes, with --base-port
 _FILE, _SECRET, _PASSWORD = "cluster.json", "secret", "admin-password"
 _HOST = "127.0.0.1"
 _READY_LOOK_S = 0.1
+_PROBE_S = 10.0  # for one answer; who gives up sooner has a busy node check the password again and again
 _TAIL_LINES = 15
 STOP_S = 30.0
 SERVE_S = 120.0
@@ -217,7 +218,7 @@ class LocalCluster:
         # One that was drained runs on, seen by nobody, until it is stopped
         names = {node.id for node in expected if node.id in processes or not node.removed}
         with ExitStack() as stack:
-            quick = Timeouts(2.0, 5.0, 5.0)
+            quick = Timeouts(_PROBE_S, _PROBE_S, _PROBE_S)
             clients = {
                 node.id: stack.enter_context(self.client(node, timeouts=quick, retries=Retries(attempts_max=1)))
                 for node in expected
@@ -234,7 +235,8 @@ class LocalCluster:
                 elif time.monotonic() > until_s:
                     raise jade.JadeError(
                         jade.ErrorCode.UNAVAILABLE,
-                        f"{waiting[0]} does not serve: {why}. Its log: {self.log_of(self.node(waiting[0]))}",
+                        f"{waiting[0]} does not serve yet: {why.rstrip('.?')}. It was left running: ask `jade cluster status`, or "
+                        f"stop it with `down`. Its log is {self.log_of(self.node(waiting[0]))}.",
                     )
                 else:
                     time.sleep(_READY_LOOK_S)

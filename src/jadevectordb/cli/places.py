@@ -149,8 +149,12 @@ def _connection() -> dict[str, Any]:
 
 def names_server() -> bool:
     """Whether an option or the environment names a server."""
+    return option_names_server() or bool(os.environ.get(URL_VARIABLE))
+
+
+def option_names_server() -> bool:
     given = _connection()
-    return bool(given.get("url") or given.get("profile") or os.environ.get(URL_VARIABLE))
+    return bool(given.get("url") or given.get("profile"))
 
 
 def timeout_given() -> float | None:
@@ -171,6 +175,8 @@ def open_client(place: Place | None = None, dimension: int = 1) -> Client:
     given = _connection()
     if place is None and given.get("url"):
         place = Place.of(given["url"])
+        if place.folder is not None:  # no URL: what is wrong with it is said, no other server asked
+            place = Place(place.text, url=place.text)
     name = place.profile if place is not None else given.get("profile")
     if place is None and not name and not os.environ.get(URL_VARIABLE) and profiles.DEFAULT in profiles.load_all():
         name = profiles.DEFAULT

@@ -82,7 +82,9 @@ class ClusterChanges:
             database = next((one.id for one, _ in placed(facts) if named and facts.known_as(one) == named[0]), None)
             found = self._store.get(MAP_KEY)
             if named is None or database is None or found is None:
-                raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}.")
+                raise JadeError(
+                    ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}. GET /v1/cluster/shards lists them."
+                )
             before = msgspec.json.decode(found.value, type=ClusterMap)
             changed = moved(before, facts.nodes, facts.alive, database, named[1], source, target)
             shard = changed.shard(database, named[1])

@@ -161,7 +161,7 @@ class ClusteredView:
                 rows = replicas_of(facts, record, shard)
                 plain = {name: getattr(answer, name) for name in ShardAnswer.__struct_fields__}
                 return ShardDetail(**plain, migration=_migration(rows), placement=rows)
-        raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}.")
+        raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}. GET /v1/cluster/shards lists them.")
 
     def diagnostics(self, visible: Collection[str]) -> Diagnostics:
         facts = self._facts()

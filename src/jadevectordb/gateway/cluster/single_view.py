@@ -118,7 +118,7 @@ class SingleNodeView:
         for entry, stats in self._stats({named[0]} & set(visible) if named else ()):
             if named and named[1] < stats.shards:
                 return ShardDetail(**_shard(entry, stats, named[1]), placement=[_replica(entry, stats, named[1])])
-        raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}.")
+        raise JadeError(ErrorCode.NOT_FOUND, f"Shard not found: {shard_id!r:.200}. GET /v1/cluster/shards lists them.")
 
     def diagnostics(self, visible: Collection[str]) -> Diagnostics:
         checks = self._checks()

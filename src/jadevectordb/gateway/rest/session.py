@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jadevectordb.gateway.rest.http import Request
-from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, written_by, writing
+from jadevectordb.gateway.service.sessions import reading, seen_after, token_of, writing, written_by
 from jadevectordb.model.errors import JadeError
 from jadevectordb.query.levels import WriteLevel
 
