@@ -372,7 +372,7 @@ def test_a_node_that_does_not_start_is_quoted_with_what_it_says_now(tmp_path: Pa
     assert "no_such_section" in refused.value.message and "another life" not in refused.value.message
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "file").write_text("mine")
     shown = CliRunner().invoke(commands, ["cluster", "up", "--data", str(tmp_path / "c")])
@@ -385,11 +385,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         assert shown.exit_code == 1 and "There is no cluster in" in shown.output
     both = ["--data", str(tmp_path), "--url", "http://127.0.0.1:9"]
     assert CliRunner().invoke(commands, ["cluster", "status", *both]).exit_code == 2
-    with CliRunner().isolated_filesystem(tmp_path):
-        environment = {"XDG_CONFIG_HOME": str(tmp_path), "JADEVECTORDB_URL": None}
-        for command in (["up", "--wait", "-1"], ["drain", "n1", "--wait", "-1"]):
-            assert CliRunner().invoke(commands, ["cluster", *command], env=environment).exit_code == 2
-        assert not Path("jade-cluster").exists()
+    monkeypatch.chdir(tmp_path)
+    for command in (["up", "--wait", "-1"], ["drain", "n1", "--wait", "-1"]):
+        assert CliRunner().invoke(commands, ["cluster", *command]).exit_code == 2
+    assert not Path("jade-cluster").exists()
     shown = CliRunner().invoke(commands, ["cluster", "logs", "--data", str(tmp_path / "c")])
     assert shown.exit_code == 1 and "is not what" in shown.output
 
