@@ -29,7 +29,9 @@ def rows_of(count: int) -> np.ndarray:
 def test_databases_of_a_folder_are_in_the_cluster_bit_for_bit(cluster: LocalCluster, tmp_path: Path) -> None:
     rows = rows_of(1500)
     with jade.open(tmp_path) as store:
-        books = store.create_database("books", dimension=12, metric="euclidean", schema={"n": "integer", "title": "text"})
+        books = store.create_database(
+            "books", dimension=12, metric="euclidean", schema={"n": "integer", "title": "text"}
+        )
         metadata = [{"n": i, "deep": {"x": [i]}, "title": f"volume v{i}"} for i in range(1500)]
         books.upsert([f"b{i}" for i in range(1500)], rows, metadata)
         books.delete(["b3"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -82,35 +83,38 @@ class GatewayTime:
                 self._hybrid.observe(HybridTime(time), now_ms)
 
 
-class ClusterWriter:
-    """Writes to one database of a cluster. Thread-safe.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterParts:
+    """What writing to one database takes.
 
     stored_sizes: of the metadata of ids, of those that are stored. open_outbox: raises where this node keeps none. new_request_id: for a
     request that came without one and must be known again. known: how far this gateway knows each shard's log, and of what time that is.
     """
 
-    def __init__(
-        self,
-        placed: PlacedDatabase,
-        space: VectorSpace,
-        fan_out: FanOut,
-        log: AppendOnly,
-        time: GatewayTime,
-        *,
-        open_outbox: Callable[[], Outbox],
-        new_request_id: Callable[[], str],
-        stored_sizes: Callable[[list[VectorId]], Mapping[str, int]],
-        known: Callable[[], Mapping[int, tuple[int, int]]],
-    ) -> None:
-        self._placed = placed
-        self._space = space
-        self._fan_out = fan_out
-        self._log = log
-        self._time = time
-        self._open_outbox = open_outbox
-        self._new_request_id = new_request_id
-        self._stored_sizes = stored_sizes
-        self._known = known
+    placed: PlacedDatabase
+    fan_out: FanOut
+    log: AppendOnly
+    time: GatewayTime
+    open_outbox: Callable[[], Outbox]
+    new_request_id: Callable[[], str]
+    stored_sizes: Callable[[list[VectorId]], Mapping[str, int]]
+    known: Callable[[], Mapping[int, tuple[int, int]]]
+
+
+class ClusterWriter:
+    """Writes to one database of a cluster. Thread-safe."""
+
+    def __init__(self, parts: WriterParts) -> None:
+        config = parts.placed.config
+        self._placed = parts.placed
+        self._space = VectorSpace(config.metric, config.dimension)
+        self._fan_out = parts.fan_out
+        self._log = parts.log
+        self._time = parts.time
+        self._open_outbox = parts.open_outbox
+        self._new_request_id = parts.new_request_id
+        self._stored_sizes = parts.stored_sizes
+        self._known = parts.known
 
     def reconfigure(self, placed: PlacedDatabase) -> None:
         """From now on what is written is checked by this configuration; its shards and dimension are the same."""

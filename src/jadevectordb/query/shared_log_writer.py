@@ -10,25 +10,21 @@ no single shard knows whether an id is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from jadevectordb.index.space import VectorSpace
 from jadevectordb.model.errors import ErrorCode, JadeError
-from jadevectordb.model.ids import NodeId, RequestId, ShardId, VectorId
+from jadevectordb.model.ids import NodeId, RequestId, ShardId
 from jadevectordb.model.operations import Barrier, Entry, Operation, PlacedWrite, Write
 from jadevectordb.ports.node_calls import Applied
-from jadevectordb.query.cluster_writer import NOTHING_SEEN, AppendOnly, ClusterWriter, GatewayTime, Piece
+from jadevectordb.query.cluster_writer import NOTHING_SEEN, ClusterWriter, Piece, WriterParts
 from jadevectordb.query.drafts import Draft
-from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import WriteLevel
-from jadevectordb.query.outbox import Outbox
 from jadevectordb.query.question import Gathered
 from jadevectordb.query.write_outcome import WritePart, WriteRequest, outcome_of, sequences_of, unconfirmed
 from jadevectordb.query.writer import WriteResult
 from jadevectordb.topology.cells import CellMap
-from jadevectordb.topology.placed import PlacedDatabase
 
 _LOG = 0  # the log of all shards
 
@@ -36,26 +32,10 @@ _LOG = 0  # the log of all shards
 class SharedLogWriter(ClusterWriter):
     """As `ClusterWriter`. cells: of the database. Thread-safe."""
 
-    def __init__(
-        self,
-        placed: PlacedDatabase,
-        space: VectorSpace,
-        fan_out: FanOut,
-        log: AppendOnly,
-        time: GatewayTime,
-        *,
-        cells: CellMap,
-        open_outbox: Callable[[], Outbox],
-        new_request_id: Callable[[], str],
-        stored_sizes: Callable[[list[VectorId]], Mapping[str, int]],
-        known: Callable[[], Mapping[int, tuple[int, int]]],
-    ) -> None:
-        super().__init__(
-            placed, space, fan_out, log, time,
-            open_outbox=open_outbox, new_request_id=new_request_id, stored_sizes=stored_sizes, known=known,
-        )  # fmt: skip
+    def __init__(self, parts: WriterParts, cells: CellMap) -> None:
+        super().__init__(parts)
         self._cells = cells
-        self._shards = range(placed.config.shards)
+        self._shards = range(parts.placed.config.shards)
 
     def barrier(self, shards: Iterable[int]) -> dict[int, int]:
         """One barrier is one for all shards: their sequences are those of one log."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ import msgspec
 
 from jadevectordb.gateway.cluster.rows import FetchedRows
 from jadevectordb.gateway.embedded.hits import Hit, Unpacker
+from jadevectordb.model.limits import K_MAX
 from jadevectordb.ports.node_calls import Found, FoundWords
 from jadevectordb.query import executor, merge
 from jadevectordb.query.plan import Explanation, Match, SegmentPlan
@@ -18,6 +19,7 @@ from jadevectordb.query.question import Answered, Gathered
 from jadevectordb.topology.cells import Visit
 
 RowsOf = Callable[[Found], FetchedRows]
+_GROUPS_FACTOR = 4
 
 
 @dataclass(slots=True)
@@ -69,6 +71,17 @@ def best(lists: list[list[Match]], k: int | None, exclude: str | None) -> list[M
 
 def hits_of(matches: list[Match], unpacker: Unpacker) -> list[Hit]:
     return [Hit(score, vector_id, rows, row, unpacker) for score, vector_id, rows, row in matches]
+
+
+def group_counts(k: int) -> Iterator[int]:
+    """How many groups to ask of each node, one time after the other, until `grouped` is sure. Nodes choose groups by what they have;
+    more is asked of them until nothing they left out could matter, or there is no more to be asked.
+    """
+    asked = min(K_MAX, k)
+    while asked < K_MAX:
+        yield asked
+        asked = min(K_MAX, asked * _GROUPS_FACTOR)
+    yield K_MAX
 
 
 def grouped(

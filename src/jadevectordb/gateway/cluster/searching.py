@@ -25,7 +25,6 @@ from jadevectordb.segment.reader import SegmentReader
 from jadevectordb.topology.placed import PlacedDatabase
 from jadevectordb.topology.sharding import shares_one_log
 
-_GROUPS_FACTOR = 4
 Options = dict[str, object]  # of a search, as they travel; `k` and `recall` are always there
 
 
@@ -134,20 +133,18 @@ class ClusterSearches:
     async def _groups(
         self, query: bytes, options: Options, include: Include, explain: bool, exclude: str | None, wanted: Wanted
     ) -> tuple[Gathered, list[Match]]:
-        """Nodes choose groups by what they have: more is asked of them until nothing they left out could matter."""
         k, group_size, group_by = options["k"], options["group_size"], options["group_by"]
         assert isinstance(k, int) and isinstance(group_size, int) and isinstance(group_by, str)
         include = ("metadata", "vector") if "vector" in include else ("metadata",)  # groups are told apart by it
         extra = exclude is not None
-        asked = min(K_MAX, k + extra)
-        while True:
+        for asked in merging.group_counts(k + extra):
             told = {**options, "k": asked, "group_size": min(K_MAX, group_size + extra)}
             gathered = await self._reader.search(query, told, include, explain, wanted)
             lists = self._ranked(gathered)
             matches, is_sure = merging.grouped(lists, asked, k, group_size, group_by, exclude)
-            if is_sure or asked >= K_MAX:
-                return gathered, matches
-            asked = min(K_MAX, asked * _GROUPS_FACTOR)
+            if is_sure:
+                break
+        return gathered, matches
 
     def _ranked(self, gathered: Gathered) -> list[list[Match]]:
         lists = merging.ranked(gathered.answers, self._reader.rows_of)

@@ -13,7 +13,6 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -26,7 +25,6 @@ from jadevectordb.gateway.cluster.moving_reader import MovingReader
 from jadevectordb.gateway.cluster.outboxes import Outboxes, OutboxFolders
 from jadevectordb.gateway.cluster.reading import ClusterReader, Wanted
 from jadevectordb.gateway.embedded.alteration import altered
-from jadevectordb.index.space import VectorSpace
 from jadevectordb.index.text import TextConfig
 from jadevectordb.model.database import DatabaseConfig, check_config, index_kind_of, metric_of
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -39,7 +37,7 @@ from jadevectordb.ports.metadata_store import MetadataStore
 from jadevectordb.ports.transport import Transport
 from jadevectordb.query.balancer import Balancer, Balancing
 from jadevectordb.query.barriers import Barriers
-from jadevectordb.query.cluster_writer import AppendOnly, ClusterWriter, GatewayTime
+from jadevectordb.query.cluster_writer import AppendOnly, ClusterWriter, GatewayTime, WriterParts
 from jadevectordb.query.fan_out import FanOut
 from jadevectordb.query.levels import ReadLevel
 from jadevectordb.query.outbox import OutboxFigures
@@ -268,25 +266,25 @@ class ClusterStore:
             items = reader.find(names, Wanted(ReadLevel.EVENTUAL), vectors=False)
             return {item.id: len(item.metadata_json) for item in items if item is not None}
 
-        space, log = VectorSpace(placed.config.metric, placed.config.dimension), self._open_log(placed.id)
-        if shares_one_log(placed.sharding):
-            cells = cells_of.read(self._metadata, placed)
-            make_writer: Callable[..., ClusterWriter] = partial(SharedLogWriter, cells=cells)
-            make_reader: Callable[..., ClusterReader] = partial(MovingReader, cells=cells)
-        else:
-            make_writer, make_reader = ClusterWriter, ClusterReader
-        writer = make_writer(
-            placed,
-            space,
-            self.fan_out,
-            log,
-            self._time,
+        parts = WriterParts(
+            placed=placed,
+            fan_out=self.fan_out,
+            log=self._open_log(placed.id),
+            time=self._time,
             open_outbox=lambda: self._outboxes.of(placed),
             new_request_id=self._new_id,
             stored_sizes=stored_sizes,
             known=lambda: self._known(placed.id),
         )
-        reader = make_reader(placed, self.fan_out, Barriers(writer.barrier))
+        writer: ClusterWriter
+        reader: ClusterReader
+        if shares_one_log(placed.sharding):
+            cells = cells_of.read(self._metadata, placed)
+            writer = SharedLogWriter(parts, cells)
+            reader = MovingReader(placed, self.fan_out, Barriers(writer.barrier), cells)
+        else:
+            writer = ClusterWriter(parts)
+            reader = ClusterReader(placed, self.fan_out, Barriers(writer.barrier))
         return ClusterDatabase(placed, self.mirror, reader, writer)
 
     def find(self, name: str) -> ClusterDatabase | None:

@@ -18,8 +18,6 @@ from jadevectordb.query.plan import Explanation, Match, SearchRequest
 from jadevectordb.query.question import Gathered
 from jadevectordb.query.write_checks import invalid
 
-_GROUPS_FACTOR = 4
-
 
 class TextSearches:
     """Of one database as it is configured now. Thread-safe."""
@@ -133,14 +131,12 @@ class _OneSearch:
         return executor.fused(self.rankings.vectors(self._depth), self.rankings.texts(self._depth), how, depth)
 
     def _groups_of_words(self, k: int, group_by: str, group_size: int) -> list[Match]:
-        """Nodes choose groups by what they have: more is asked of them until nothing they left out could matter."""
-        asked = k
-        while True:
+        for asked in merging.group_counts(k):
             self.rankings = self._searches.rank(self, asked, self._options)
             matches, is_sure = merging.grouped(self.rankings.by_text, asked, k, group_size, group_by, None)
-            if is_sure or asked >= K_MAX:
-                return matches
-            asked = min(K_MAX, asked * _GROUPS_FACTOR)
+            if is_sure:
+                break
+        return matches
 
     def _most(self) -> int:
         assert self.rankings is not None
