@@ -161,7 +161,8 @@ class Application:
         except JadeError as raised:
             session = session_header_of_error(request, raised)
             error = self.services.catalog.explain(raised, request.database)
-            answer = error_response(error, request.request_id)
+            for_old = not matched.route.template.startswith("/v2/")
+            answer = error_response(error, request.request_id, hides_digits=for_old)
             answer.headers = (*answer.headers, *session)
             self._refused(matched, error)
         except Exception:

@@ -46,7 +46,7 @@ _NAMES = {
     413: "PAYLOAD_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE", 429: "RATE_LIMITED", 431: "HEADERS_TOO_LARGE",
     500: "INTERNAL_ERROR", 501: "NOT_IMPLEMENTED", 503: "UNAVAILABLE",
 }  # fmt: skip
-# Bodies of answers that clients retry must hold no free digits: an old client takes "404" anywhere in the text for permanent.
+# Bodies of answers that clients of /v1 retry must hold no free digits: an old client takes "404" anywhere in the text for permanent.
 _GENERAL = {
     ErrorCode.DISK_FULL: "The disk is full: nothing was written. Reads go on; retry when there is space again.",
     ErrorCode.IO_ERROR: "The disk failed to read or write; see the server's log.",
@@ -64,16 +64,18 @@ def status_of(code: ErrorCode) -> int:
 _WHAT_WAS_DONE = ("undecided", "written", "failed", "failed_ids")  # that a client has to know whatever went wrong
 
 
-def error_response(error: JadeError, request_id: str = "") -> Response:
+def error_response(error: JadeError, request_id: str = "", *, hides_digits: bool = True) -> Response:
+    """hides_digits: for who must not find any in the text of an answer that may be retried."""
+    readable = without_digits if hides_digits else str
     status = status_of(error.code)
     details: dict[str, Any] = {}
     if status >= 500:
         logger.warning("%s (request %s)", error, request_id)
-        message = _GENERAL.get(error.code, without_digits(error.message))
+        message = _GENERAL.get(error.code, readable(error.message))
         # It may have been done, or in part: only what can be done twice may be tried again
         details = {name: value for name in _WHAT_WAS_DONE if (value := error.details.get(name))}
     elif status == 429:
-        message = without_digits(error.message)
+        message = readable(error.message)
     else:
         message, details = error.message, error.details
     name = "PASSWORD_CHANGE_REQUIRED" if error.code is ErrorCode.PASSWORD_CHANGE_REQUIRED else _NAMES[status]

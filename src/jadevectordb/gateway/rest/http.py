@@ -8,12 +8,14 @@ rest in a bounded pool of threads; the handler does not know which. One that wai
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import StructMeta
 
 from jadevectordb.gateway.access.principals import ANONYMOUS, Principal
 from jadevectordb.model.errors import ErrorCode, JadeError
@@ -199,9 +201,28 @@ def decode(body: bytes, type: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.ValidationError as error:
-        raise invalid(f"The body does not fit: {error}.") from None
+        raise invalid(f"The body does not fit: {error}{_choices(type, str(error))}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid(f"The body is not valid JSON: {error}.") from None
+
+
+def _choices(type: Any, message: str) -> str:
+    """Of a field that takes one of a few words: these, which the decoder does not tell. type: of the body."""
+    at = re.match(r"Invalid enum value .* - at `\$\.([a-z_.]+)", message)
+    if at is None:
+        return ""
+    kinds = [type]
+    for name in at[1].split("."):
+        structs = [one for one in kinds if isinstance(one, StructMeta)]
+        kinds = [kind for one in structs for kind in _alternatives(get_type_hints(one).get(name))]
+    words = [str(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    return f"; use one of {', '.join(words)}" if words else ""
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The types in a union, a list or a tuple."""
+    parts = () if get_origin(hint) is Literal else get_args(hint)
+    return [hint, *(kind for part in parts for kind in _alternatives(part))]
 
 
 def invalid(message: str, **details: Any) -> JadeError:
