@@ -22,16 +22,22 @@ WAIT_S = 60.0
 
 
 class Published:
-    """The other end: takes everything while it is `open`, else refuses with `error`."""
+    """The other end: takes everything while it is `open`, else refuses with `error`. tried: what came, taken or not."""
 
     def __init__(self, *, is_open: bool = True) -> None:
         self.frames: list[list[str]] = []
+        self.tried: list[list[str]] = []
+        self.never = ""  # takes nothing that has this in it
         self.error: JadeError | None = None if is_open else JadeError(ErrorCode.UNAVAILABLE, "no majority")
 
     def __call__(self, entries: Seq[tuple[int, Entry]]) -> None:
+        names = [entry.request_id for _, entry in entries]
+        self.tried.append(names)
         if self.error is not None:
             raise self.error
-        self.frames.append([entry.request_id for _, entry in entries])
+        if self.never in names:
+            raise JadeError(ErrorCode.REQUEST_TOO_LARGE, "this one is too large")
+        self.frames.append(names)
 
 
 def entry(name: str, size: int = 4) -> Entry:
@@ -48,9 +54,54 @@ def test_frames_are_published_whole_and_in_order(tmp_path: Path) -> None:
     for n in range(100):
         outbox.append([(0, entry(f"a{n}")), (1, entry(f"b{n}"))])
     assert outbox.wait_published(WAIT_S)
-    assert published.frames == [[f"a{n}", f"b{n}"] for n in range(100)]
+    assert [name for frame in published.frames for name in frame] == [f"{s}{n}" for n in range(100) for s in "ab"]
+    assert all(frame[0][0] == "a" and frame[-1][0] == "b" for frame in published.frames)
     figures = outbox.figures()
     assert (figures.entries, figures.bytes, figures.lag_s, figures.published) == (0, 0, 0.0, 200)
+    outbox.close()
+
+
+def test_small_frames_that_wait_are_published_together_and_again_as_they_were(tmp_path: Path) -> None:
+    published = Published(is_open=False)
+    outbox = opened(tmp_path / "o", published)
+    outbox.append([(0, entry("first"))])
+    while not published.tried:
+        pass
+    names = [f"a{n}" for n in range(300)]
+    for name in names:
+        outbox.append([(0, entry(name))])
+    published.error = None
+    assert outbox.wait_published(WAIT_S)
+    assert published.frames == [["first"], names[:256], names[256:]]
+    assert all(tried == ["first"] for tried in published.tried[:-2])
+    outbox.close()
+
+
+def test_large_frames_go_alone(tmp_path: Path) -> None:
+    published = Published(is_open=False)
+    outbox = opened(tmp_path / "o", published)
+    for n in range(6):
+        outbox.append([(0, entry(f"a{n}", 100_000))])
+    published.error = None
+    assert outbox.wait_published(WAIT_S)
+    assert [name for frame in published.frames for name in frame] == [f"a{n}" for n in range(6)]
+    assert len(max(published.frames, key=len)) == 2
+    outbox.close()
+
+
+def test_one_that_is_never_taken_takes_no_other_with_it(tmp_path: Path) -> None:
+    published = Published(is_open=False)
+    published.never = "a5"
+    outbox = opened(tmp_path / "o", published)
+    outbox.append([(0, entry("first"))])
+    while not published.tried:
+        pass
+    for n in range(10):
+        outbox.append([(n % 2, entry(f"a{n}"))])
+    published.error = None
+    assert outbox.wait_published(WAIT_S)
+    assert published.frames == [["first"], *([f"a{n}"] for n in range(10) if n != 5)]
+    assert (outbox.figures().refused, outbox.figures().published) == (1, 10)
     outbox.close()
 
 
@@ -67,6 +118,7 @@ def test_what_a_kill_left_is_published_by_the_next_start_once(tmp_path: Path) ->
     published = Published()
     outbox = opened(folder, published)
     assert outbox.wait_published(WAIT_S)
+    assert all(len(frame) == 1 for frame in published.frames)  # as the one that was killed may have published them
     names = [name for frame in published.frames for name in frame]
     assert names[: len(acknowledged)] == [f"r{n}" for n in acknowledged] and len(names) <= len(acknowledged) + 1
     outbox.close()

@@ -1,8 +1,11 @@
 """Writes at EVENTUAL: durable on this node when they are answered, published to the replicated log in the background.
 
 A frame lies in a log of this node alone (synced) until the replicated log has it; then it is forgotten here. Every entry has a
-request id, so that what a crash makes this node publish again is applied once. A frame is published exactly as it was taken:
-the replicated log knows a batch by its parts, and would refuse half of one beside something else. Frames keep their order.
+request id, so that what a crash makes this node publish again is applied once. Frames keep their order.
+
+Small frames that wait are published together: one after the other, each would take the log's disks and network its own time. The
+replicated log knows a batch by its parts, and would refuse half of one beside something else. So a group that was not published, as far as
+is known, is tried again as it is, and what another process may have tried, or a group was refused for, goes frame by frame.
 
 Lag is counted for each entry: from the moment when it was durable here, which is when its writer gets the answer, until the
 replicated log has it on the disks of a majority. Replicas apply it after that. Of entries that a stop or crash left here it is
@@ -22,7 +25,12 @@ from dataclasses import dataclass
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.hybrid_time import to_ms
 from jadevectordb.model.ids import HybridTime, Sequence, ShardId
-from jadevectordb.model.limits import OUTBOX_BYTES_MAX, OUTBOX_PAUSE_S_MAX, OUTBOX_PAUSE_S_MIN
+from jadevectordb.model.limits import (
+    LOG_REQUEST_ENTRIES_MAX,
+    OUTBOX_BYTES_MAX,
+    OUTBOX_PAUSE_S_MAX,
+    OUTBOX_PAUSE_S_MIN,
+)
 from jadevectordb.model.operations import Delete, DeleteWhere, Entry, Operation, Update, Write
 from jadevectordb.ports.clock import Clock
 from jadevectordb.ports.log import Frame, Log
@@ -33,6 +41,7 @@ _FORGET_AFTER_S, _FORGET_EVERY = (
     0.5,
     64,
 )  # the log of this node is cut when nothing came for so long, or after so many frames
+_GROUP_BYTES_MAX = 1 << 20  # of frames that are published together
 LAG_BOUNDS_S = (
     0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0,
 )  # fmt: skip
@@ -58,11 +67,14 @@ class OutboxFigures:
     lag_sum_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
+    """alone: not to be published together with others."""
+
     frame: Frame
     bytes: int
     taken_s: float
+    alone: bool
 
 
 class Outbox:
@@ -94,7 +106,8 @@ class Outbox:
         for frame in log.read({shard: log.first(shard) for shard in log_shards}):
             times = [one.entry.time for one in frame]
             self.newest_time = max(self.newest_time, *times)
-            self._take(frame, max(0.0, (clock.now_ms() - to_ms(HybridTime(max(times)))) / 1000))
+            age_s = max(0.0, (clock.now_ms() - to_ms(HybridTime(max(times)))) / 1000)
+            self._take(frame, age_s, alone=True)
         log.subscribe(self._take)
         self._thread = threading.Thread(target=self._run, name="jade-outbox", daemon=True)
         self._thread.start()
@@ -120,9 +133,9 @@ class Outbox:
             with self._changed:
                 self._coming_bytes -= size
 
-    def _take(self, frame: Frame, age_s: float = 0.0) -> None:
+    def _take(self, frame: Frame, age_s: float = 0.0, *, alone: bool = False) -> None:
         taken_s = self._clock.monotonic_s() - age_s
-        waiting = _Waiting(frame, sum(_bytes_of(one.entry.operation) for one in frame), taken_s)
+        waiting = _Waiting(frame, sum(_bytes_of(one.entry.operation) for one in frame), taken_s, alone)
         with self._changed:
             self._waiting.append(waiting)
             self._bytes += waiting.bytes
@@ -146,6 +159,7 @@ class Outbox:
 
     def _run(self) -> None:
         pause_s, unforgotten = OUTBOX_PAUSE_S_MIN, 0
+        group: list[_Waiting] = []
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -153,27 +167,42 @@ class Outbox:
                 )
                 if self._closing:
                     return
-                first = self._waiting[0] if self._waiting else None
-            if first is None:
+                if not group:
+                    group = self._group()
+            if not group:
                 self._forget()
                 unforgotten = 0
                 continue
-            if not self._try(first):
+            if not self._try(group):
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, pause_s)
                 pause_s = min(OUTBOX_PAUSE_S_MAX, pause_s * 2)
                 continue
             pause_s = OUTBOX_PAUSE_S_MIN
-            unforgotten += 1
+            unforgotten += len(group)
+            group = []
             if unforgotten >= _FORGET_EVERY:
                 self._forget()
                 unforgotten = 0
 
-    def _try(self, first: _Waiting) -> bool:
-        """Whether the frame is off this node's hands."""
-        refused = False
+    def _group(self) -> list[_Waiting]:
+        """The frames to publish next, as many as may go together."""
+        group: list[_Waiting] = []
+        entries, size = 0, 0
+        for one in self._waiting:
+            entries += len(one.frame)
+            size += one.bytes
+            if group and (one.alone or entries > LOG_REQUEST_ENTRIES_MAX or size > _GROUP_BYTES_MAX):
+                break
+            group.append(one)
+            if one.alone:
+                break
+        return group
+
+    def _try(self, group: list[_Waiting]) -> bool:
+        """Whether to go on with those that wait now; else it is to be tried again with these."""
         try:
-            self._publish([(one.shard, one.entry) for one in first.frame])
+            self._publish([(one.shard, one.entry) for waiting in group for one in waiting.frame])
         except JadeError as error:
             if error.code not in _REFUSALS:
                 with self._changed:
@@ -181,11 +210,15 @@ class Outbox:
                         logger.warning("writes at EVENTUAL wait on this node: %s", error)
                     self._trouble = error.message
                 return False
-            logger.error("a write that was answered at EVENTUAL can't be published and is dropped: %s", error)
-            refused = True
-        for one in first.frame:
-            self._gone[one.shard] = one.sequence
-        self._done(first, refused=refused)
+            if len(group) > 1:  # it may be the fault of one of them
+                for waiting in group:
+                    waiting.alone = True
+            else:
+                logger.error("a write that was answered at EVENTUAL can't be published and is dropped: %s", error)
+                self._done(group[0], refused=True)
+        else:
+            for waiting in group:
+                self._done(waiting, refused=False)
         return True
 
     def _forget(self) -> None:
@@ -196,6 +229,8 @@ class Outbox:
             logger.warning("published writes stay on this node's disk for now: %s", error)
 
     def _done(self, first: _Waiting, *, refused: bool) -> None:
+        for one in first.frame:
+            self._gone[one.shard] = one.sequence
         with self._changed:
             assert self._waiting[0] is first
             self._waiting.popleft()
