@@ -399,6 +399,8 @@ class ClusterNode:
             found.append(f"nats-server: {wrong}")
         if not connection.connected:
             found.append(f"no connection to the cluster's log: {connection.refusal or 'none of its servers answers'}")
+        if wrong := self.master.trouble:
+            found.append(f"as the master: {wrong}")
         found += self._observed.troubles.values()
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self._base.folder).free

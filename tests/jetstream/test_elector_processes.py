@@ -157,3 +157,31 @@ def test_logs_are_made_cut_and_deleted_by_name_and_again(cluster: NatsCluster) -
     finally:
         log.close()
         connection.close()
+
+
+def test_no_logs_are_made_without_a_server_that_the_others_have_not_seen(cluster: NatsCluster) -> None:
+    for name in cluster.names:
+        cluster.kill(name)
+    for name in ("n1", "n2"):
+        cluster.restart(name, wait=False)
+    cluster.wait_ready()
+    connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
+    logs = JetStreamShardLogs(connection, "tests", replicas=3)
+    try:
+        with pytest.raises(JadeError, match="no place for 3 copies of a log: .*; start it") as refused:
+            logs.create("d2", 2)
+        assert refused.value.code is ErrorCode.UNAVAILABLE
+        cluster.restart("n3")
+        wait_until(lambda: is_made(logs, "d2"))
+    finally:
+        connection.close()
+
+
+def is_made(logs: JetStreamShardLogs, database: str) -> bool:
+    """As the master asks: again and again."""
+    try:
+        logs.create(database, 2)
+    except JadeError as error:
+        assert error.code is ErrorCode.UNAVAILABLE
+        return False
+    return True

@@ -33,8 +33,9 @@ STREAM_NAME_TAKEN = 10058  # with another configuration
 NOT_CLUSTERED = 10074  # replicas asked of a server that is alone
 NO_SPACE = frozenset({10028, 10047})
 BATCH_BROKEN = frozenset({10174, 10176})  # the servers have not all of it, or forgot it: send it again
+NO_PEERS = 10005  # fewer servers are known than copies are wanted; one that is away counts once it was seen
 _FOR_GOOD = NO_SPACE | {NOT_CLUSTERED}
-_NOT_NOW = frozenset({10004, 10005, 10008, 10009, 10118})  # no leader, no peers or resources at hand, offline
+_NOT_NOW = frozenset({10004, NO_PEERS, 10008, 10009, 10118})  # no leader, no peers or resources at hand, offline
 
 
 class ApiError(Exception):
@@ -116,8 +117,10 @@ class Retry:
         )
 
 
-async def ask(connection: NatsConnection, operation: str, body: dict[str, Any] | None, deadline: Deadline) -> Any:
-    """The answer to one request, as JSON. Raises ApiError, UNAVAILABLE."""
+async def ask(
+    connection: NatsConnection, operation: str, body: dict[str, Any] | None, deadline: Deadline, *, raised: int = 0
+) -> Any:
+    """The answer to one request, as JSON. raised: a refusal that is not waited out. Raises ApiError, UNAVAILABLE."""
     payload = json.dumps(body).encode() if body else b""
     retry = Retry(connection, deadline, operation.lower().rpartition(".")[0].replace(".", " "))
     while not deadline.over:
@@ -128,7 +131,7 @@ async def ask(connection: NatsConnection, operation: str, body: dict[str, Any] |
             refused = refusal(answer)
             if refused is None:
                 return answer
-            if not refused.not_now:
+            if not refused.not_now or refused.number == raised:
                 raise refused
             await retry.pause(str(refused))
         except NoRespondersError:
@@ -167,14 +170,17 @@ async def stream_state(connection: NatsConnection, stream: str, deadline: Deadli
     )
 
 
-async def ensure_stream(connection: NatsConnection, config: dict[str, Any], deadline: Deadline) -> None:
+async def ensure_stream(
+    connection: NatsConnection, config: dict[str, Any], deadline: Deadline, *, places_s: float = 1e6
+) -> None:
     """The stream exists with these settings, has a leader and all its copies are at hand.
 
+    places_s: how long servers are waited for that have to be seen once before copies can be placed on them.
     Raises CONFLICT when it exists with settings that matter otherwise, UNAVAILABLE.
     """
     name = config["name"]
     try:
-        await ask(connection, f"STREAM.CREATE.{name}", config, deadline)
+        await _create_stream(connection, config, deadline, Deadline(connection, places_s))
     except ApiError as error:
         if error.number != STREAM_NAME_TAKEN:
             raise stream_refused(name, error) from error
@@ -202,6 +208,29 @@ async def ensure_stream(connection: NatsConnection, config: dict[str, Any], dead
         if deadline.over:
             raise retry.unavailable(f" ({state.replicas} of {copies} copies are at hand)")
         await retry.pause("it has no leader yet")
+
+
+async def _create_stream(
+    connection: NatsConnection, config: dict[str, Any], deadline: Deadline, places: Deadline
+) -> None:
+    name, copies = config["name"], int(config["num_replicas"])
+    retry = Retry(connection, deadline, f"placing {copies} copies of {name}")
+    while not deadline.over:
+        try:
+            await ask(connection, f"STREAM.CREATE.{name}", config, deadline, raised=NO_PEERS)
+            return
+        except ApiError as error:
+            if error.number != NO_PEERS:
+                raise
+            if places.over:
+                raise JadeError(
+                    ErrorCode.UNAVAILABLE,
+                    f"there is no place for {copies} copies of a log: one of its servers is away that the others have not seen "
+                    f"since they were started themselves; start it ({error})",
+                    details={"stream": name, "number": error.number},
+                ) from error
+            await retry.pause(str(error))
+    raise retry.unavailable()
 
 
 def stream_refused(stream: str, error: ApiError) -> JadeError:

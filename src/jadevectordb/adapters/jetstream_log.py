@@ -53,6 +53,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ASK_S = 10.0
 _CREATE_S = 60.0
 _CREATED_AT_ONCE = 16
+_PLACES_S = 2.0  # for a server that starts with the others at this moment
 _TIMES_FIRST = 256  # entries looked at first by `sequence_at`; then four times as many, and so on
 
 T = TypeVar("T")
@@ -108,23 +109,23 @@ class JetStreamLog:
         """As `ensure_streams` with one."""
         self.ensure_streams([shard])
 
-    def ensure_streams(self, shards: Iterable[ShardId]) -> None:
+    def ensure_streams(self, shards: Iterable[ShardId], seconds: float = _CREATE_S) -> None:
         """The shards' streams exist, are led and durable as they shall be; this log serves them from now on.
 
-        Raises CONFLICT when one exists with other settings, UNAVAILABLE.
+        seconds: to wait at most; what was made by then stays, and asking again goes on from there. Raises CONFLICT when one exists with other settings, UNAVAILABLE.
         """
         wanted = sorted(set(shards))
         limit = asyncio.Semaphore(_CREATED_AT_ONCE)
-        deadline = Deadline(self._connection, _CREATE_S)
+        deadline = Deadline(self._connection, seconds)
 
         async def ensure(shard: ShardId) -> None:
             async with limit:
-                await ensure_stream(self._connection, self._config(shard), deadline)
+                await ensure_stream(self._connection, self._config(shard), deadline, places_s=_PLACES_S)
 
         async def ensure_all() -> None:
             await asyncio.gather(*map(ensure, wanted))
 
-        self._call(ensure_all(), _CREATE_S)
+        self._call(ensure_all(), seconds)
         with self._lock:
             self._shards.update(wanted)
 

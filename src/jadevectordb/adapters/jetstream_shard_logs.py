@@ -11,6 +11,7 @@ from jadevectordb.adapters.nats_connection import NatsConnection
 from jadevectordb.model.ids import Sequence, ShardId
 
 _DROP_S = 30.0
+_CREATE_S, _CREATE_S_A_SHARD = 4.0, 0.25  # the master has other things to do; it asks again
 
 
 class JetStreamShardLogs:
@@ -27,7 +28,7 @@ class JetStreamShardLogs:
     def create(self, database: str, shards: int) -> None:
         log = self._log(database)
         try:
-            log.ensure_streams(map(ShardId, range(shards)))
+            log.ensure_streams(map(ShardId, range(shards)), _CREATE_S + _CREATE_S_A_SHARD * shards)
         finally:
             log.close()
 

@@ -124,7 +124,7 @@ class MasterLoop:
 
     @property
     def trouble(self) -> str:
-        """Why the last turn could not be ended; "" when it could."""
+        """Why the last turn could not be ended; "" when it could, and while another is master."""
         with self._changed:
             return self._trouble
 
@@ -161,6 +161,7 @@ class MasterLoop:
         """Do what there is to do, if this node is master. What the world does to it is kept as `trouble`; the next turn tries again."""
         term = self._term()
         if term is None:
+            self._note("")  # whatever stood against it is another's now
             return
         self._troubles = []
         try:

@@ -224,13 +224,20 @@ class ClusterStore:
         """Until the master has placed it and a majority of each shard's replicas, or all that can be, are active."""
         if not self.mirror.wait(lambda: self._is_served(placed), self._place_s):
             record = self.mirror.map.databases.get(placed.id)
-            why = "no master has placed it" if record is None else "its replicas did not become ready"
+            why = self._master_trouble(placed.id) or "no master has placed it"
+            if record is not None:
+                why = "its replicas did not become ready"
             raise JadeError(
                 ErrorCode.UNAVAILABLE,
                 f"Database {placed.name!r} could not be created within {self._place_s:g} s: {why}. Look at the cluster's status; "
                 "nothing was kept.",
                 details={"undecided": False},
             )
+
+    def _master_trouble(self, database_id: str) -> str:
+        """What the master said of it in a heartbeat, "" when it said nothing."""
+        told = (trouble for beat in self.mirror.beats().values() for trouble in beat.troubles)
+        return next((trouble for trouble in told if database_id in trouble), "")
 
     def _is_served(self, placed: PlacedDatabase) -> bool:
         record = self.mirror.map.databases.get(placed.id)
