@@ -168,7 +168,7 @@ def test_no_logs_are_made_without_a_server_that_the_others_have_not_seen(cluster
     connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials)
     logs = JetStreamShardLogs(connection, "tests", replicas=3)
     try:
-        with pytest.raises(JadeError, match="no place for 3 copies of a log: .*; start it") as refused:
+        with pytest.raises(JadeError, match=r"no place for 3 copies of a log: .*; start it") as refused:
             logs.create("d2", 2)
         assert refused.value.code is ErrorCode.UNAVAILABLE
         cluster.restart("n3")

@@ -112,7 +112,8 @@ class JetStreamLog:
     def ensure_streams(self, shards: Iterable[ShardId], seconds: float = _CREATE_S) -> None:
         """The shards' streams exist, are led and durable as they shall be; this log serves them from now on.
 
-        seconds: to wait at most; what was made by then stays, and asking again goes on from there. Raises CONFLICT when one exists with other settings, UNAVAILABLE.
+        seconds: to wait at most; what was made by then stays, and asking again goes on from there.
+        Raises CONFLICT when one exists with other settings, UNAVAILABLE.
         """
         wanted = sorted(set(shards))
         limit = asyncio.Semaphore(_CREATED_AT_ONCE)
