@@ -6,10 +6,18 @@ import pytest
 
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import HybridTime, NodeId, RequestId, VectorId
-from jadevectordb.model.operations import Entry, Seal
+from jadevectordb.model.operations import Delete, Entry, Seal
 from jadevectordb.ports.node_calls import Applied
 from jadevectordb.query.levels import WriteLevel
-from jadevectordb.query.write_outcome import WritePart, WriteRequest, result_of, sequences_of, unconfirmed
+from jadevectordb.query.question import Answered, Gathered
+from jadevectordb.query.write_outcome import (
+    WritePart,
+    WriteRequest,
+    outcome_of,
+    result_of,
+    sequences_of,
+    unconfirmed,
+)
 from jadevectordb.query.writer import WriteResult
 
 ENTRY = Entry(Seal(False), HybridTime(1), NodeId("n1"), RequestId("r"))  # what it holds plays no part here
@@ -60,6 +68,17 @@ def test_of_one_shard_the_error_is_its_own() -> None:
     assert error.details == {"id": "c", "expected": 1, "actual": 4, "durable": {2: 9}}
     missing = JadeError(ErrorCode.UNAVAILABLE, "no quorum")
     assert "durable" not in failure([part(0, "a", 0, None, missing)]).details and not missing.details
+
+
+def test_what_a_replica_that_was_opened_anew_has_forgotten_matters_where_it_is_not_known_beforehand() -> None:
+    forgotten = Gathered([Answered("n1", (1,), Applied(known=False), 0.01)])
+    seal = WritePart(1, [], ENTRY, 8)
+    assert outcome_of(seal, forgotten) == (Applied(known=False), None)
+    seal.applied, _ = outcome_of(seal, forgotten)
+    assert outcome([seal]) == WriteResult(0, {1: 8})
+    deleted = Entry(Delete(["a"], None), HybridTime(1), NodeId("n1"), RequestId("r"))
+    _, error = outcome_of(WritePart(1, [VectorId("a")], deleted, 9), forgotten)
+    assert error is not None and "no longer remembered" in error.message and error.details["undecided"]
 
 
 def test_who_takes_a_part_for_an_answer_gets_one_unless_nothing_was_done() -> None:

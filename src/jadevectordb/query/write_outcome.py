@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.ids import VectorId
 from jadevectordb.model.limits import FAILED_IDS_NAMED_MAX
-from jadevectordb.model.operations import Entry, Write
+from jadevectordb.model.operations import Entry, Operation, Seal, Write
 from jadevectordb.ports.node_calls import Applied
 from jadevectordb.query.levels import WriteLevel
 from jadevectordb.query.question import Gathered
@@ -57,7 +57,7 @@ def outcome_of(part: WritePart, found: Gathered) -> tuple[Applied | None, JadeEr
     if found.missing:
         return None, unconfirmed(part.shard, part.sequence, "any replica")
     applied: Applied = found.answers[0].answer
-    if applied.known or (isinstance(part.entry.operation, Write) and part.entry.operation.if_version is None):
+    if applied.known or _is_known_beforehand(part.entry.operation):
         return applied, None
     return None, JadeError(
         ErrorCode.UNAVAILABLE,
@@ -65,6 +65,11 @@ def outcome_of(part: WritePart, found: Gathered) -> tuple[Applied | None, JadeEr
         "read the vectors to see.",
         details={"undecided": True, "durable": {part.shard: part.sequence}},
     )
+
+
+def _is_known_beforehand(operation: Operation) -> bool:
+    """What such an entry does needs no replica that remembers it: one that was opened anew since does not."""
+    return isinstance(operation, Seal) or (isinstance(operation, Write) and operation.if_version is None)
 
 
 def unconfirmed(shard: int, sequence: int, by: str) -> JadeError:
