@@ -4,8 +4,9 @@
 
 start      seconds from nothing to serving
 writes     QUORUM writes in batches of 1000 x 128, three replicas: vectors/s, CPU per vector and node
-eventual   lag of EVENTUAL writes while that load goes on, and while 10,000 vectors/s are themselves written at EVENTUAL: until a majority
-           has them on disk (the nodes' own histogram), and until they are read on every node
+eventual   lag of EVENTUAL writes while that load goes on, while 10,000 vectors/s are themselves written at EVENTUAL, and while four
+           clients write one vector after the other: until a majority has them on disk (the nodes' own histogram), and until they are
+           read on every node
 search     over 4 shards through a node that holds replicas: latency, CPU by node
 gateway    4 shards on 3 nodes through a node that holds none: its CPU a search is what a gateway costs; 1 and 4 clients
 workers    searches that ask 1, 2, 3 and 5 workers at the same data each: CPU a question and worker
@@ -54,15 +55,21 @@ def measure_writes(nodes: Nodes, count: int) -> None:
 
 def measure_eventual(nodes: Nodes, count: int) -> None:
     rows = rows_of(count)
-    for level in ("quorum", "eventual"):
-        name = f"lag-{level}"
+    # As fast as they can, writers of batches at EVENTUAL only fill the outbox: its lag is then that of a backlog
+    cases = (
+        ("quorum", "at QUORUM", {}),
+        ("eventual", "at EVENTUAL", {"consistency": "eventual", "per_s": 10_000}),
+        ("singles", "at EVENTUAL, one a request", {"consistency": "eventual", "batch": 1, "writers": 4}),
+    )
+    for case, how, options in cases:
+        name = f"lag-{case}"
+        some = rows[: count // 10] if case == "singles" else rows
         with nodes.client() as client:
             client.create_database(name, dimension=WIDTH, shards=4)
         before, stop, seen_s = lag_counts(nodes), threading.Event(), []
         prober = threading.Thread(target=probe, args=(nodes, name, stop, seen_s))
         prober.start()
-        # As fast as they can, writers at EVENTUAL only fill the outbox: its lag is then that of a backlog
-        seconds = load(nodes, name, rows, consistency=level, per_s=10_000 if level == "eventual" else 0)
+        seconds = load(nodes, name, some, **options)
         stop.set()
         prober.join()
         until_empty = time.perf_counter()
@@ -73,7 +80,7 @@ def measure_eventual(nodes: Nodes, count: int) -> None:
         p50, p99 = (bound_of(lags, share) for share in (0.5, 0.99))
         seen_s.sort()
         shown = ", ".join(f"p{share} {seen_s[int(len(seen_s) * share / 100)] * 1e3:.0f} ms" for share in (50, 95, 99))
-        print(f"EVENTUAL writes while {count / seconds:,.0f} vectors/s are written at {level.upper()}:")
+        print(f"EVENTUAL writes while {len(some) / seconds:,.0f} vectors/s are written {how}:")
         print(
             f"  on a majority's disks: p50 <= {p50 * 1e3:g} ms, p99 <= {p99 * 1e3:g} ms of {lags[float('inf')]:.0f} entries; "
             f"outboxes empty {behind:.2f} s after the last answer"
