@@ -372,6 +372,22 @@ def test_a_node_that_does_not_start_is_quoted_with_what_it_says_now(tmp_path: Pa
     assert "no_such_section" in refused.value.message and "another life" not in refused.value.message
 
 
+def test_who_interrupts_a_start_is_told_what_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, told = LocalCluster.make(tmp_path / "cluster", 1, None, "open-loopback"), []
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "_wait_serving", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            local.start(local.nodes, told.append)
+        assert len(told) == 1 and "jade cluster down" in told[0]
+        assert LocalCluster.open(local.folder).nodes[0].is_running
+    finally:
+        local.kill(local.nodes[0])
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "file").write_text("mine")

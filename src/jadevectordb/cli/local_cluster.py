@@ -192,6 +192,9 @@ class LocalCluster:
         processes = {node.id: self._spawn(node) for node in nodes if not node.is_running}
         try:
             self._wait_serving([node for node in self.nodes if node.is_running], processes, began_s + wait_s)
+        except KeyboardInterrupt:
+            say("What was started goes on: `jade cluster status` shows it, `jade cluster down` stops it.")
+            raise
         finally:
             for process in processes.values():
                 if process.returncode is None:
