@@ -319,7 +319,8 @@ def test_the_first_admin_from_its_configured_password(tmp_path: Path) -> None:
     world.close()
 
 
-def test_an_account_named_admin_that_is_none_is_not_made_one(tmp_path: Path) -> None:
+def test_an_account_named_admin_that_is_none_is_not_made_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jadevectordb.gateway.access.access._FIRST_ADMIN_S_MAX", 0.1)  # nobody is about to make it
     world = World(tmp_path)
     world.user("admin", "user")
     with refused(ErrorCode.CONFLICT):
