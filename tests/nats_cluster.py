@@ -18,6 +18,7 @@ from types import TracebackType
 from jadevectordb.adapters.nats_config import Address, Credentials, NatsServerConfig, TlsFiles
 from jadevectordb.adapters.nats_server import NatsServer
 from jadevectordb.adapters.system_clock import SystemClock
+from jadevectordb.cli.local_cluster import bind_below_ephemeral
 
 SECRET = "a secret of tests"
 READY_S = 90.0
@@ -29,8 +30,7 @@ def free_ports(count: int) -> list[int]:
         found = []
         for _ in range(count):
             probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            found.append(probe.getsockname()[1])
+            found.append(bind_below_ephemeral(probe))
         return found
 
 

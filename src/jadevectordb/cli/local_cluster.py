@@ -19,7 +19,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -37,6 +37,8 @@ _HOST = "127.0.0.1"
 _READY_LOOK_S = 0.1
 _PROBE_S = 10.0  # for one answer; who gives up sooner has a busy node check the password again and again
 _TAIL_LINES = 15
+_PORT_MIN, _PORT_EPHEMERAL = 10_000, 32_768  # the first that Linux gives to outgoing connections; others begin later
+_PORT_TRIES = 100
 STOP_S = 30.0
 SERVE_S = 120.0
 Say = Callable[[str], None]
@@ -398,14 +400,25 @@ def _ports_from(base_port: int, count: int) -> list[tuple[int, int, int, int, in
     return blocks
 
 
+def bind_below_ephemeral(probe: socket.socket, host: str = _HOST) -> int:
+    """Bind it to a free port that stays free while nobody listens on it, as far as that goes: not one of those that systems give to
+    outgoing connections, which would keep a node from starting that has been away for a while.
+    """
+    for _ in range(_PORT_TRIES):
+        with suppress(OSError):
+            probe.bind((host, _PORT_MIN + secrets.randbelow(_PORT_EPHEMERAL - _PORT_MIN)))
+            return int(probe.getsockname()[1])
+    probe.bind((host, 0))
+    return int(probe.getsockname()[1])
+
+
 def _free_ports(count: int) -> list[tuple[int, int, int, int, int, int]]:
     """Ports that nothing listens on now, all different."""
     with ExitStack() as stack:
         found = []
         for _ in range(PORTS_A_NODE * count):
             probe = stack.enter_context(socket.socket())
-            probe.bind((_HOST, 0))
-            found.append(int(probe.getsockname()[1]))
+            found.append(bind_below_ephemeral(probe))
     blocks = []
     for at in range(0, len(found), PORTS_A_NODE):
         a, b, c, d, e, f = found[at : at + PORTS_A_NODE]
