@@ -148,7 +148,9 @@ class FanOut:
                 results[place] = gathered
         except queue.Empty:  # the loop hangs: nobody's answer would be heard
             raise JadeError(
-                ErrorCode.UNAVAILABLE, "This node's connections to the others do not move: restart the node."
+                ErrorCode.UNAVAILABLE,
+                f"This node's connections to the others did not move for {grace_s:g} s: its machine is overloaded, or it hangs. "
+                "Retry; if it stays so, restart the node.",
             ) from None
         except BaseException:  # an interrupt: nobody waits any more
 
