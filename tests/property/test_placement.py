@@ -121,3 +121,16 @@ def test_no_decision_harms_and_all_comes_to_rest(machine: type[Placement]) -> No
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
+
+
+def test_what_a_move_for_zones_makes_uneven_is_decided_at_once() -> None:
+    """The move of a later database makes one of an earlier one due."""
+    cluster = Cluster()
+    for node in ("n2", "n3"):
+        cluster.start(node, "b")
+    cluster.create("d1", shards=1, replication=1)
+    cluster.create("d2", shards=2, replication=2)
+    cluster.decide()
+    cluster.start("n1", "a")
+    cluster.settle()
+    cluster.check_settled()

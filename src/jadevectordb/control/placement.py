@@ -209,23 +209,30 @@ def _let_go(scene: Scene) -> Iterator[Change]:
 
 
 def _even_out(scene: Scene) -> Iterator[Change]:
-    """One more replica on another node, where that makes zones or loads more even; the surplus retires when it serves."""
+    """One more replica on another node, where that makes zones or loads more even; the surplus retires when it serves.
+
+    A move for the sake of zones may leave loads that another database's move makes even: so all are looked at until none moves.
+    """
     loads = scene.loads_to_be()
-    for name in scene.databases:
-        record = scene.databases[name]
-        if (
-            _is_even(scene, record, loads)
-            or record.dropped
-            or not all(scene.whole(record, shard) for shard in record.shards)
-        ):
-            continue
-        move = _best_move(scene, record, loads)
-        if move is not None:
-            shard, source, target, why = move
-            loads[source] -= 1
-            loads[target] += 1
-            more = ReplicaRecord(target, since=scene.observed.map.version + 1, replaces=source)
-            yield scene.edit(name, _with_replica(shard, more), f"moves from {source} to {target}: {why}")
+    moved = True
+    while moved:
+        moved = False
+        for name in scene.databases:
+            record = scene.databases[name]
+            if (
+                _is_even(scene, record, loads)
+                or record.dropped
+                or not all(scene.whole(record, shard) for shard in record.shards)
+            ):
+                continue
+            move = _best_move(scene, record, loads)
+            if move is not None:
+                shard, source, target, why = move
+                loads[source] -= 1
+                loads[target] += 1
+                moved = True
+                more = ReplicaRecord(target, since=scene.observed.map.version + 1, replaces=source)
+                yield scene.edit(name, _with_replica(shard, more), f"moves from {source} to {target}: {why}")
 
 
 def _is_even(scene: Scene, record: DatabaseRecord, loads: Mapping[str, int]) -> bool:
