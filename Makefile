@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo demo-cluster bench-cluster test check format bench torture nemesis fuzz lock clean sim
+.PHONY: setup demo demo-cluster bench-cluster test check format bench torture nemesis explore fuzz lock clean sim
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ torture: setup
 
 nemesis: setup
 	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),3) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)") $(if $(BY_VECTOR),--by-vector)
+
+# Property tests with examples that were not drawn before: make explore ROUNDS=20
+explore: setup
+	for round in $$(seq $(or $(ROUNDS),3)); do JADEVECTORDB_EXAMPLES=explore $(BIN)/python -m pytest tests/property || exit 1; done
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --requests 200000
