@@ -231,8 +231,10 @@ def _new_master(client: Client, old: LocalNode) -> str:
 
 
 def _missing(database: Database, names: list[str]) -> list[str]:
+    """At STRONG: others wrote them, and this client's session knows nothing of that."""
     lost = []
     for at in range(0, len(names), _BATCH):
         part = names[at : at + _BATCH]
-        lost += [name for name, item in zip(part, database.get(part), strict=True) if item is None]
+        there = database.exists(part, consistency="strong")
+        lost += [name for name, is_there in zip(part, there, strict=True) if not is_there]
     return lost
