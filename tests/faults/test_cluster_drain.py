@@ -96,7 +96,7 @@ class World:
                 if errors:
                     raise errors[0]
             assert len(self.written) > written and self.reads > reads
-            assert words.count() == len(self.written)
+            assert words.count(consistency="strong") == len(self.written)
 
     def check_replicas(self, database: str, replicas: int) -> None:
         """In the end they lie where the map says, nowhere else, and are equal."""

@@ -41,7 +41,7 @@ def test_databases_of_a_folder_are_in_the_cluster_bit_for_bit(cluster: LocalClus
             done = list(adopt(tmp_path, client, replication=None, shards=3, progress=False))
             assert {one.name: (one.vectors, one.left) for one in done} == {"books": (1499, []), "empty": (0, [])}
         there = client.database("books")
-        assert there.count() == 1499 and there.get("b3") is None
+        assert there.count(consistency="strong") == 1499 and there.get("b3", consistency="strong") is None
         item = there.get("b7")
         assert item is not None and item.metadata == {"n": 7, "deep": {"x": [7]}, "title": "volume v7"}
         assert np.array_equal(item.vector, rows[7])
@@ -59,9 +59,9 @@ def test_taking_it_in_again_brings_what_the_folder_holds_now(cluster: LocalClust
         with jade.open(tmp_path) as store:
             store.database("notes").upsert(["b"], rows_of(1), [{"n": 3}])
         list(adopt(tmp_path, client, replication=None, shards=1, progress=False))
-        item = target.get("a")
+        item = target.get("a", consistency="strong")
         assert item is not None and item.metadata == {"n": 1}
-        assert target.count() == 2
+        assert target.count(consistency="strong") == 2
 
 
 def test_a_folder_in_use_or_without_databases_is_refused(cluster: LocalCluster, tmp_path: Path) -> None:

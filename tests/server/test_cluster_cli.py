@@ -327,7 +327,7 @@ def test_down_stops_everything_and_up_brings_it_back(run: Run, local: LocalClust
     assert "No node of the cluster" in run("add", ok=False).output
     run("up")
     with local.client() as client:
-        assert client.database("words").count() >= 400
+        assert client.database("words").count(consistency="strong") >= 400
 
 
 def test_a_cluster_with_one_keeper_of_the_log_comes_back_too(tmp_path: Path) -> None:
@@ -338,11 +338,11 @@ def test_a_cluster_with_one_keeper_of_the_log_comes_back_too(tmp_path: Path) -> 
             local.start([node], lambda _: None)
             with local.client() as client:
                 database = client.create_database("words", 4, exist_ok=True)
-                database.upsert([f"v{database.count()}"], np.ones((1, 4), np.float32))
+                database.upsert([f"v{database.count(consistency='strong')}"], np.ones((1, 4), np.float32))
             ended()
         local.start([node], lambda _: None)
         with local.client() as client:
-            assert client.database("words").exists(["v0", "v1"]) == [True, True]
+            assert client.database("words").exists(["v0", "v1"], consistency="strong") == [True, True]
     finally:
         local.kill(node)
 
