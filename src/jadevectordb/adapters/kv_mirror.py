@@ -4,7 +4,9 @@ A server's copy of the bucket may be behind or damaged, and a cursor on it vanis
 which revision it is complete, and who lists records first asks the bucket's leader for its newest revision and its
 number of records, and waits for the mirror to have both. After every interruption the mirror goes through the newest message of
 every record again: what is new is told, what it knows already is not. A record that the mirror knew and this pass did not
-see is asked of the leader: its deletion was forgotten meanwhile, which is told, or the copy has lost it.
+see is asked of the leader: its deletion was forgotten meanwhile, which is told, or the copy has lost it. That can only be seen on
+a copy that has come to where the leader was: one that is behind still shows what was deleted, and never tells of a deletion that
+was forgotten before it caught up. So a pass over such a copy counts for nothing, and another begins.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 
 from nats.aio.msg import Msg
 
-from jadevectordb.adapters.jetstream_api import ApiError, Deadline, get_message
+from jadevectordb.adapters.jetstream_api import ApiError, Deadline, get_message, stream_state
 from jadevectordb.adapters.jetstream_consume import Consumption, EndedError
 from jadevectordb.adapters.kv_record import Stored, decode_record
 from jadevectordb.adapters.nats_connection import NatsConnection
@@ -31,13 +33,15 @@ _PAUSE_S_MAX = 0.5
 _WINDOW_BYTES = 4 << 20
 _PATIENCE_S = 2.0  # for a copy that is behind; then another is read
 _COPIES_TRIED = 4
+_BEHIND_PASSES_MAX = 20  # up to half a second apart
 
 
 @dataclass(slots=True)
 class _Pass:
-    """One consumer's way through the bucket. known: the mirror was complete up to here when it began."""
+    """One consumer's way through the bucket. When it began the mirror was complete up to `known`, and the leader had come to `newest`."""
 
     known: int
+    newest: int = 0
     seen: set[str] = field(default_factory=set)
     reached: int = 0  # the revision it has come to
     left: int | None = None  # of the records that there were when it began
@@ -66,6 +70,9 @@ class KvMirror:
         self._foreign: set[str] = set()  # subjects that are not ours
         self._passes = 0  # settled so far
         self._pass = _Pass(0)  # the loop's thread only
+        self._behind_at = self._behind_passes = (
+            0  # where the last passes over copies that are behind ended, and how many did
+        )
         self._asking: asyncio.Task[None] | None = None
         self._consumption: Consumption | None = None
         self._future: concurrent.futures.Future[None] = connection.begin(self._run())
@@ -173,12 +180,14 @@ class KvMirror:
             await asyncio.sleep(pause_s)
 
     async def _consume(self) -> None:
-        self._pass = _Pass(self._position)
+        deadline = Deadline(self._connection, _SET_UP_S)
+        newest = (await stream_state(self._connection, self._stream, deadline)).last
+        self._pass = _Pass(self._position, newest)
         consumption = Consumption(self._connection, self._stream, self._receive, window_bytes=_WINDOW_BYTES)
         config = {"deliver_policy": "last_per_subject", "filter_subject": f"{self._subject_prefix}>"}
         self._consumption = consumption
         try:
-            await consumption.run(config, Deadline(self._connection, _SET_UP_S), lambda: True)
+            await consumption.run(config, deadline, lambda: True)
         finally:
             self._consumption = None
 
@@ -201,8 +210,17 @@ class KvMirror:
             if now.finished:
                 self._position = max(self._position, revision)
                 self.lock.notify_all()
-        if not now.settled and revision >= now.known and (now.left <= 0 or pending == 0):
+        if not now.settled and (now.left <= 0 or pending == 0):
+            if revision < max(now.known, now.newest) and not self._stands_still(revision):
+                raise EndedError("the copy that was read is behind")
+            self._behind_at = self._behind_passes = 0
             self._settle(now)
+
+    def _stands_still(self, revision: int) -> bool:
+        """Copies end here pass after pass: what is missing is not on its way, it was lost."""
+        self._behind_passes = self._behind_passes + 1 if revision == self._behind_at else 1
+        self._behind_at = revision
+        return self._behind_passes >= _BEHIND_PASSES_MAX
 
     def _apply(self, key: str, revision: int, found: Stored | JadeError) -> None:
         before = self._records.get(key)
