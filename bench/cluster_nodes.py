@@ -5,28 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import jadevectordb as jade
+from jadevectordb.cli.local_cluster import free_ports
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SECRET = "a secret for measuring on one machine"
 PASSWORD = "only for measuring"  # asked for where other machines could reach the nodes
 HOST = "127.0.0.1"
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass

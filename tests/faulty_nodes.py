@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jadevectordb.cli.local_cluster import LocalCluster
-from tests.nats_cluster import free_ports
+from jadevectordb.cli.local_cluster import LocalCluster, free_ports
 
 SHIMS = Path(__file__).parent / "faults" / "shims"
 START_S = 15.0  # what a node is given to find the cluster, beside all the others

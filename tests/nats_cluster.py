@@ -11,27 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from pathlib import Path
 from types import TracebackType
 
 from jadevectordb.adapters.nats_config import Address, Credentials, NatsServerConfig, TlsFiles
 from jadevectordb.adapters.nats_server import NatsServer
 from jadevectordb.adapters.system_clock import SystemClock
-from jadevectordb.cli.local_cluster import bind_below_ephemeral
+from jadevectordb.cli.local_cluster import free_ports
 
 SECRET = "a secret of tests"
 READY_S = 90.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            found.append(bind_below_ephemeral(probe))
-        return found
 
 
 def server_configs(

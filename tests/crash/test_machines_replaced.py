@@ -13,6 +13,7 @@ from jadevectordb.cli.cluster_digests import DigestReader, equal
 from jadevectordb.cli.local_cluster import LocalCluster, LocalNode
 from jadevectordb.client import Client, Retries
 from jadevectordb.model.errors import JadeError
+from tests.hosting_world import wait_until
 
 DIMENSION, SHARDS, BATCH = 16, 2, 50
 WAIT_S = 120.0
@@ -83,10 +84,8 @@ def test_when_every_machine_was_replaced_nothing_is_lost(tmp_path: Path) -> None
                     replace(local, lost)
                     with local.client(lost, timeouts=WAIT_S) as fresh:
                         cluster_id = wait_healthy(fresh)
-                    until_s = time.monotonic() + WAIT_S
-                    while writer.count == before:
-                        assert writer.error is None and time.monotonic() < until_s, writer.error
-                        time.sleep(0.1)
+                    wait_until(lambda: writer.error or writer.count > before, seconds=WAIT_S)  # noqa: B023  called at once
+                    assert writer.error is None
             finally:
                 writer.stop()
             assert writer.error is None

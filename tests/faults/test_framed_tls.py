@@ -13,18 +13,8 @@ import trustme
 from jadevectordb.adapters.nats_config import TlsFiles
 from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.ports.node_calls import Ping, SnapshotRead
+from tests.tls_files import tls_files
 from tests.transport_world import WAIT_S, Scripted, answering, ask, asking
-
-
-def files(authority: trustme.CA, trusted: trustme.CA, folder: Path, *names: str) -> TlsFiles:
-    """A certificate that `authority` signed, of a node that trusts `trusted`."""
-    folder.mkdir()
-    leaf = authority.issue_cert(*names)
-    made = TlsFiles(certificate=folder / "node.pem", key=folder / "node.key", authority=folder / "ca.pem")
-    leaf.cert_chain_pems[0].write_to_path(str(made.certificate))
-    leaf.private_key_pem.write_to_path(str(made.key))
-    trusted.cert_pem.write_to_path(str(made.authority))
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +33,7 @@ def test_calls_small_and_large(ours: trustme.CA, tmp_path: Path) -> None:
     scripted.at_once = lambda call: (
         scripted.pong(call) if isinstance(call, Ping) else payload[call.offset : call.offset + call.length]
     )
-    node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
+    node = tls_files(tmp_path / "n1", ours, "127.0.0.1")
     with answering(scripted, tls=node) as server, asking(tls=node) as transport:
         assert ask(transport, server.address, Ping()) == scripted.pong(Ping())
         for _ in range(5):  # a busy machine may be silent for so long that a connection is given up
@@ -59,8 +49,8 @@ def test_calls_small_and_large(ours: trustme.CA, tmp_path: Path) -> None:
 def test_who_has_no_or_a_false_certificate_is_not_let_in(ours: trustme.CA, theirs: trustme.CA, tmp_path: Path) -> None:
     scripted = Scripted()
     scripted.at_once = scripted.pong
-    node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
-    stranger = files(theirs, ours, tmp_path / "stranger", "127.0.0.1")
+    node = tls_files(tmp_path / "n1", ours, "127.0.0.1")
+    stranger = tls_files(tmp_path / "stranger", theirs, "127.0.0.1", trusted=ours)
     with answering(scripted, tls=node) as server:
         for tls in (stranger, None):
             with asking(tls=tls) as transport:
@@ -79,8 +69,11 @@ def test_a_node_that_another_authority_signed_or_of_another_name_is_not_asked(
 ) -> None:
     scripted = Scripted()
     scripted.at_once = scripted.pong
-    node = files(ours, ours, tmp_path / "n1", "127.0.0.1")
-    false = [files(theirs, ours, tmp_path / "false", "127.0.0.1"), files(ours, ours, tmp_path / "other", "n7.example")]
+    node = tls_files(tmp_path / "n1", ours, "127.0.0.1")
+    false = [
+        tls_files(tmp_path / "false", theirs, "127.0.0.1", trusted=ours),
+        tls_files(tmp_path / "other", ours, "n7.example"),
+    ]
     for tls in [*false, None]:
         with answering(scripted, tls=tls) as server, asking(tls=node) as transport:
             with pytest.raises(JadeError) as raised:

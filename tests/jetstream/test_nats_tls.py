@@ -16,16 +16,7 @@ from jadevectordb.model.errors import ErrorCode, JadeError
 from jadevectordb.model.operations import Barrier, Entry
 from tests.hosting_world import WAIT_S, wait_until
 from tests.nats_cluster import NatsCluster
-
-
-def files(folder: Path, authority: trustme.CA) -> TlsFiles:
-    folder.mkdir()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    for number, part in enumerate(issued.cert_chain_pems):
-        part.write_to_path(folder / "cert.pem", append=number > 0)
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    return TlsFiles(folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
+from tests.tls_files import tls_files
 
 
 def leader_of(cluster: NatsCluster) -> str:
@@ -35,8 +26,8 @@ def leader_of(cluster: NatsCluster) -> str:
 
 
 def test_a_cluster_over_tls_and_strangers(tmp_path: Path) -> None:
-    tls = files(tmp_path / "tls", trustme.CA())
-    strangers = files(tmp_path / "strangers", trustme.CA())
+    tls = tls_files(tmp_path / "tls", trustme.CA())
+    strangers = tls_files(tmp_path / "strangers", trustme.CA())
     with NatsCluster(tmp_path, servers=3, tls=tls) as cluster:
         connection = NatsConnection(cluster.urls, SystemClock(), credentials=cluster.credentials, tls=tls)
         log = JetStreamLog(connection, "tests", "db", append_s=WAIT_S)

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Protocol
 
-from tests.nats_cluster import free_ports
+from jadevectordb.cli.local_cluster import free_ports
 
 _NOBODY = "02:00:00:00:00:fe"  # a hardware address that no interface here has
 _NETWORKS_MAX = 64

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import trustme
 from tests.hosting_world import wait_until
+from tests.tls_files import tls_files
 
 from jadevectordb.adapters.framed_client import FramedTransport
 from jadevectordb.adapters.framed_connection import Patience
 from jadevectordb.adapters.framed_greeting import NodeIdentity
-from jadevectordb.adapters.nats_config import TlsFiles
 from jadevectordb.adapters.system_clock import SystemClock
 from jadevectordb.cli.local_cluster import LocalCluster
 from jadevectordb.client import Retries
@@ -24,21 +24,11 @@ WAIT_S = 120.0
 DIMENSION, ROWS = 8, 400
 
 
-def files(folder: Path, authority: trustme.CA) -> TlsFiles:
-    folder.mkdir()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    for number, part in enumerate(issued.cert_chain_pems):
-        part.write_to_path(folder / "certificate.pem", append=number > 0)
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    return TlsFiles(folder / "certificate.pem", folder / "key.pem", folder / "ca.pem")
-
-
 def test_a_cluster_over_tls_outlives_a_node_and_lets_no_stranger_in(tmp_path: Path) -> None:
     authority = trustme.CA()
     local = LocalCluster.make(tmp_path / "cluster", 3, None, "open-loopback")
     for node in local.nodes:
-        tls = files(tmp_path / node.id, authority)
+        tls = tls_files(tmp_path / node.id, authority)
         with (local.folder / node.id / "node.toml").open("a") as settings:  # the section of the cluster is the last
             settings.write(
                 f'tls_certificate = "{tls.certificate}"\ntls_key = "{tls.key}"\ntls_ca = "{tls.authority}"\n'
@@ -65,7 +55,7 @@ def test_a_cluster_over_tls_outlives_a_node_and_lets_no_stranger_in(tmp_path: Pa
         identity = NodeIdentity("observer", cluster_id, (local.folder / "secret").read_text().strip())
         call = Count(asked=Asked(database=database.id, shards=(0,)))
         address = f"127.0.0.1:{first.ports[2]}"
-        for wrong in (None, files(tmp_path / "stranger", trustme.CA())):
+        for wrong in (None, tls_files(tmp_path / "stranger", trustme.CA())):
             with (
                 closing(FramedTransport(identity, SystemClock(), tls=wrong, patience=Patience(2.0, 2.0))) as transport,
                 pytest.raises(JadeError) as refused,

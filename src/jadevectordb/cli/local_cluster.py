@@ -110,7 +110,7 @@ class LocalCluster:
             folder.mkdir(parents=True, mode=0o700)
         except OSError as error:
             raise jade.JadeError(jade.ErrorCode.IO_ERROR, f"{folder} can't be made ({error.strerror}).") from None
-        ports = _ports_from(base_port, count) if base_port else _free_ports(count)
+        ports = _ports_from(base_port, count) if base_port else _free_blocks(count)
         nodes = [LocalNode(f"n{number}", ports[number - 1]) for number in range(1, count + 1)]
         cluster = cls(folder, _Record(f"local-{secrets.token_hex(4)}", auth, nodes))
         _write(folder / _SECRET, secrets.token_hex(32) + "\n")
@@ -128,7 +128,7 @@ class LocalCluster:
         if len(self.nodes) >= NODES_MAX:
             raise jade.JadeError(jade.ErrorCode.CONFLICT, f"{NODES_MAX} nodes are as many as a cluster here can have.")
         taken = {int(node.id.removeprefix("n")) for node in self.nodes}
-        ports = _ports_from(base_port, 1) if base_port else _free_ports(1)
+        ports = _ports_from(base_port, 1) if base_port else _free_blocks(1)
         node = LocalNode(f"n{max(taken) + 1}", ports[0])
         keepers = self._keepers()
         self.nodes.append(node)
@@ -412,14 +412,14 @@ def bind_below_ephemeral(probe: socket.socket, host: str = _HOST) -> int:
     return int(probe.getsockname()[1])
 
 
-def _free_ports(count: int) -> list[tuple[int, int, int, int, int, int]]:
+def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on now, all different."""
     with ExitStack() as stack:
-        found = []
-        for _ in range(PORTS_A_NODE * count):
-            probe = stack.enter_context(socket.socket())
-            found.append(bind_below_ephemeral(probe))
-    blocks = []
+        return [bind_below_ephemeral(stack.enter_context(socket.socket())) for _ in range(count)]
+
+
+def _free_blocks(count: int) -> list[tuple[int, int, int, int, int, int]]:
+    found, blocks = free_ports(PORTS_A_NODE * count), []
     for at in range(0, len(found), PORTS_A_NODE):
         a, b, c, d, e, f = found[at : at + PORTS_A_NODE]
         blocks.append((a, b, c, d, e, f))
