@@ -70,9 +70,8 @@ class KvMirror:
         self._foreign: set[str] = set()  # subjects that are not ours
         self._passes = 0  # settled so far
         self._pass = _Pass(0)  # the loop's thread only
-        self._behind_at = self._behind_passes = (
-            0  # where the last passes over copies that are behind ended, and how many did
-        )
+        self._behind_at = 0  # where the last passes over copies that are behind ended,
+        self._behind_passes = 0  # and how many did, one after the other
         self._asking: asyncio.Task[None] | None = None
         self._consumption: Consumption | None = None
         self._future: concurrent.futures.Future[None] = connection.begin(self._run())
@@ -213,7 +212,7 @@ class KvMirror:
         if not now.settled and (now.left <= 0 or pending == 0):
             if revision < max(now.known, now.newest) and not self._stands_still(revision):
                 raise EndedError("the copy that was read is behind")
-            self._behind_at = self._behind_passes = 0
+            self._behind_at, self._behind_passes = 0, 0
             self._settle(now)
 
     def _stands_still(self, revision: int) -> bool:
